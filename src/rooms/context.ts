@@ -1,0 +1,31 @@
+import type { Logger } from "pino";
+import type { FederationClient } from "../federation-client/client.ts";
+import type { KeyRing } from "../federation-client/key-ring.ts";
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import type { RoomVersion } from "../matrix/room-versions.ts";
+import type { SigningKey } from "../matrix/signatures.ts";
+import type { Database } from "../storage/database.ts";
+
+/** The workflow engine as the use cases see it: the database row is the truth, this only sets work going. */
+export interface ResyncStarter {
+  /** Starts the room's resync, or leaves the running one of this join alone; one of an older join is replaced. */
+  start(roomId: RoomId, joinEventId: EventId): Promise<void>;
+  /** Cancels the room's resync, if one runs. */
+  cancel(roomId: RoomId): Promise<void>;
+}
+
+/** What every use case is given as its first argument. */
+export interface RoomsContext {
+  readonly serverName: ServerName;
+  readonly signingKey: SigningKey;
+  readonly database: Database;
+  readonly federation: FederationClient;
+  readonly keyRing: KeyRing;
+  readonly resyncs: ResyncStarter;
+  readonly logger: Logger;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** How long a look-up waits for the full state, in milliseconds. */
+  readonly fullStateWaitMs: number;
+  readonly defaultRoomVersion: RoomVersion;
+}

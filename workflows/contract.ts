@@ -1,0 +1,64 @@
+import { defineSearchAttributeKey, SearchAttributeType } from "@temporalio/common";
+import { defineQuery, defineSignal } from "@temporalio/workflow";
+
+/** What the outside may know of the workflows: names, inputs, signals, queries, search attributes. */
+
+export const RESYNC_WORKFLOW = "resync";
+export const RECONCILE_WORKFLOW = "reconcile";
+export const RECONCILE_SCHEDULE = "fastjoin-reconcile";
+
+export function resyncWorkflowId(serverName: string, roomId: string): string {
+  return `resync:${serverName}:${roomId}`;
+}
+
+export function defaultTaskQueue(serverName: string): string {
+  return `fastjoin-${serverName}`;
+}
+
+export type ResyncPhase = "fetching" | "authorising" | "waiting" | "finishing";
+
+/** Why a server could not help, as far as its answer tells. */
+export type ServerFault =
+  | "not-seen-join"
+  | "forbidden"
+  | "unknown-event"
+  | "unreachable"
+  | "invalid-data"
+  | "server-error";
+
+/** One server's standing in the resync, as `progress` shows it. Times are milliseconds since the epoch. */
+export interface ServerStanding {
+  readonly name: string;
+  readonly result: "untried" | "answered" | "failed";
+  readonly cause?: ServerFault;
+  readonly detail?: string;
+  readonly failures: number;
+  readonly nextAttempt?: number;
+}
+
+export interface ResyncProgress {
+  readonly phase: ResyncPhase;
+  readonly partialEvents: number;
+  /** State events that are known by id and still to be fetched. */
+  readonly idsLeft: number;
+  readonly servers: readonly ServerStanding[];
+}
+
+export interface ResyncInput {
+  readonly roomId: string;
+  readonly joinEventId: string;
+  /** False where the search attributes could not be registered. */
+  readonly searchAttributes?: boolean;
+  /** Carried from run to run by continue-as-new; absent in the first. */
+  readonly carried?: { readonly progress: ResyncProgress; readonly preferredServer?: string };
+}
+
+export type ResyncOutcome = "completed" | "superseded" | "completed-by-leave" | "cancelled";
+
+export const progressQuery = defineQuery<ResyncProgress>("progress");
+export const retrySignal = defineSignal("retry");
+export const preferServerSignal = defineSignal<[string]>("prefer-server");
+
+export const MATRIX_ROOM_ID = defineSearchAttributeKey("MatrixRoomId", SearchAttributeType.KEYWORD);
+export const RESYNC_PHASE = defineSearchAttributeKey("ResyncPhase", SearchAttributeType.KEYWORD);
+export const PARTIAL_EVENTS = defineSearchAttributeKey("PartialEvents", SearchAttributeType.INT);
