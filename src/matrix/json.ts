@@ -8,6 +8,211 @@ export interface JsonObject {
 /** A number whose text `JSON.parse` would lose: beyond 2^53, with a fraction or with an exponent. */
 export { LosslessNumber };
 
+/** Why a text is not JSON that we take. */
+export class JsonSyntaxError extends Error {
+  readonly code = "JSON_SYNTAX";
+  override readonly name = "JsonSyntaxError";
+}
+
+/**
+ * How many arrays and objects may stand inside each other. Python's parser, and so Synapse, gives up near 1,000;
+ * recursion over a value that {@link parseJson} returned needs no guard of its own.
+ */
+export const MAX_JSON_DEPTH = 1000;
+
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof LosslessNumber);
+}
+
+export function isJsonArray(value: unknown): value is readonly JsonValue[] {
+  return Array.isArray(value);
+}
+
+/**
+ * Numbers that `JSON.parse` may lose. What looks like one inside a string matches too, which costs a slower parse
+ * and nothing else.
+ */
+const POSSIBLY_LOSSY_NUMBER = /(?:^|[:,[\s])(?:-0|-?\d+[.eE]|-?\d{16})/;
+
+/**
+ * Reads JSON without losing a number: plain numbers of the result are safe integers, all others are
+ * {@link LosslessNumber}. Of a duplicate key the last value counts, as with `JSON.parse`.
+ *
+ * @throws {JsonSyntaxError} for anything that is not JSON, or is nested deeper than {@link MAX_JSON_DEPTH}.
+ */
+export function parseJson(text: string): JsonValue {
+  if (nestingExceeds(text, MAX_JSON_DEPTH)) {
+    throw new JsonSyntaxError(`nested deeper than ${MAX_JSON_DEPTH} levels`);
+  }
+  if (POSSIBLY_LOSSY_NUMBER.test(text)) return parseLossless(text);
+  try {
+    return JSON.parse(text) as JsonValue;
+  } catch (error) {
+    throw new JsonSyntaxError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Writes JSON, each {@link LosslessNumber} as it was read; keys in the order of the object. */
+export function stringifyJson(value: JsonValue): string {
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  if (value instanceof LosslessNumber) return value.value;
+  if (isJsonArray(value)) return `[${value.map(stringifyJson).join(",")}]`;
+  const members: string[] = [];
+  for (const key of Object.keys(value)) {
+    const member = value[key];
+    if (member !== undefined) members.push(`${JSON.stringify(key)}:${stringifyJson(member)}`);
+  }
+  return `{${members.join(",")}}`;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+
+/** Looks at the text alone, before anything recursive sees it. Mistakes of syntax are left to the parser. */
+function nestingExceeds(text: string, limit: number): boolean {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) at = endOfString(text, at);
+    // "[" and "{" differ in one bit, as do "]" and "}".
+    else if ((code | 0x20) === 0x7b) {
+      if (++depth > limit) return true;
+    } else if ((code | 0x20) === 0x7d) depth--;
+  }
+  return false;
+}
+
+/** The position of the closing quote, or the end of the text. */
+function endOfString(text: string, start: number): number {
+  let at = text.indexOf('"', start + 1);
+  while (at > 0 && isEscaped(text, at)) at = text.indexOf('"', at + 1);
+  return at < 0 ? text.length : at;
+}
+
+function isEscaped(text: string, at: number): boolean {
+  let backslashes = 0;
+  while (text.charCodeAt(at - 1 - backslashes) === BACKSLASH) backslashes++;
+  return backslashes % 2 === 1;
+}
+
+interface Cursor {
+  readonly text: string;
+  at: number;
+}
+
+function parseLossless(text: string): JsonValue {
+  const cursor: Cursor = { text, at: 0 };
+  const value = readValue(cursor);
+  skipWhitespace(cursor);
+  if (cursor.at < text.length) throw unexpected(cursor);
+  return value;
+}
+
+function unexpected(cursor: Cursor): JsonSyntaxError {
+  const found = cursor.at < cursor.text.length ? JSON.stringify(cursor.text.charAt(cursor.at)) : "end of text";
+  return new JsonSyntaxError(`unexpected ${found} at position ${cursor.at}`);
+}
+
+function skipWhitespace(cursor: Cursor): void {
+  for (;;) {
+    const code = cursor.text.charCodeAt(cursor.at);
+    if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
+    cursor.at++;
+  }
+}
+
+function readValue(cursor: Cursor): JsonValue {
+  skipWhitespace(cursor);
+  switch (cursor.text.charAt(cursor.at)) {
+    case "{":
+      return readObject(cursor);
+    case "[":
+      return readArray(cursor);
+    case '"':
+      return readString(cursor);
+    case "t":
+      return readWord(cursor, "true", true);
+    case "f":
+      return readWord(cursor, "false", false);
+    case "n":
+      return readWord(cursor, "null", null);
+    default:
+      return readNumber(cursor);
+  }
+}
+
+function readWord<T>(cursor: Cursor, word: string, value: T): T {
+  if (!cursor.text.startsWith(word, cursor.at)) throw unexpected(cursor);
+  cursor.at += word.length;
+  return value;
+}
+
+function readString(cursor: Cursor): string {
+  const end = endOfString(cursor.text, cursor.at);
+  const literal = cursor.text.slice(cursor.at, end + 1);
+  try {
+    const value = JSON.parse(literal) as string;
+    cursor.at = end + 1;
+    return value;
+  } catch {
+    throw new JsonSyntaxError(`malformed string at position ${cursor.at}`);
+  }
+}
+
+const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?/y;
+
+function readNumber(cursor: Cursor): number | LosslessNumber {
+  NUMBER.lastIndex = cursor.at;
+  const literal = NUMBER.exec(cursor.text)?.[0];
+  if (literal === undefined) throw unexpected(cursor);
+  cursor.at += literal.length;
+  const value = Number(literal);
+  return Number.isSafeInteger(value) && String(value) === literal ? value : new LosslessNumber(literal);
+}
+
+function readArray(cursor: Cursor): JsonValue[] {
+  const items: JsonValue[] = [];
+  cursor.at++;
+  skipWhitespace(cursor);
+  if (cursor.text.charAt(cursor.at) === "]") {
+    cursor.at++;
+    return items;
+  }
+  do items.push(readValue(cursor));
+  while (nextMember(cursor, "]"));
+  return items;
+}
+
+function readObject(cursor: Cursor): JsonObject {
+  const members: { [key: string]: JsonValue } = {};
+  cursor.at++;
+  skipWhitespace(cursor);
+  if (cursor.text.charAt(cursor.at) === "}") {
+    cursor.at++;
+    return members;
+  }
+  do {
+    skipWhitespace(cursor);
+    if (cursor.text.charAt(cursor.at) !== '"') throw unexpected(cursor);
+    const key = readString(cursor);
+    skipWhitespace(cursor);
+    if (cursor.text.charAt(cursor.at) !== ":") throw unexpected(cursor);
+    cursor.at++;
+    const value = readValue(cursor);
+    // Assigned, `__proto__` would set the prototype; `JSON.parse` makes it a key like any other.
+    if (key === "__proto__") Object.defineProperty(members, key, { value, ...DATA_PROPERTY });
+    else members[key] = value;
+  } while (nextMember(cursor, "}"));
+  return members;
+}
+
+const DATA_PROPERTY = { writable: true, enumerable: true, configurable: true };
+
+/** Behind a member: true for a comma, false for the closing bracket. */
+function nextMember(cursor: Cursor, closing: string): boolean {
+  skipWhitespace(cursor);
+  const found = cursor.text.charAt(cursor.at);
+  if (found !== "," && found !== closing) throw unexpected(cursor);
+  cursor.at++;
+  return found === ",";
 }

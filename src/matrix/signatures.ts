@@ -1,0 +1,217 @@
+import sodium from "sodium-native";
+
+import { canonicalJsonWithout } from "./canonical-json.ts";
+import type { CanonicalJsonMode } from "./canonical-json.ts";
+import { originServerTsOf } from "./event.ts";
+import type { Pdu } from "./event.ts";
+import { canonicalModeOf, contentHash } from "./hashes.ts";
+import { isKeyId, isUserId, serverNameOf } from "./identifiers.ts";
+import type { EventId, KeyId, ServerName } from "./identifiers.ts";
+import { isJsonObject } from "./json.ts";
+import type { JsonObject, JsonValue } from "./json.ts";
+import { redact } from "./redaction.ts";
+import type { RoomVersionRules } from "./room-versions.ts";
+
+/** Ed25519; `secretKey` is libsodium's 64 bytes, seed and public key. */
+export interface SigningKey {
+  readonly keyId: KeyId;
+  readonly secretKey: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+/** A server's public key (32 bytes). Times are milliseconds; a key with `expiredTs` serves events up to then only. */
+export interface VerifyKey {
+  readonly publicKey: Uint8Array;
+  readonly validUntilTs: number;
+  readonly expiredTs?: number;
+}
+
+export type KeyLookup = (server: ServerName, keyId: KeyId) => VerifyKey | undefined;
+
+export type SignatureVerdict =
+  | { readonly valid: true }
+  | {
+      readonly valid: false;
+      readonly server: ServerName;
+      readonly reason: string;
+      /** Keys that the lookup did not know and that might still prove the event. */
+      readonly missingKeys?: readonly KeyId[];
+    };
+
+const NOT_SIGNED = new Set(["signatures", "unsigned"]);
+
+/** @param seed 32 bytes. */
+export function signingKeyFromSeed(keyId: KeyId, seed: Uint8Array): SigningKey {
+  const publicKey = Buffer.alloc(sodium.crypto_sign_PUBLICKEYBYTES);
+  const secretKey = Buffer.alloc(sodium.crypto_sign_SECRETKEYBYTES);
+  sodium.crypto_sign_seed_keypair(publicKey, secretKey, asBuffer(seed));
+  return { keyId, secretKey, publicKey };
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function signedBytes(object: JsonObject, mode: CanonicalJsonMode): Buffer {
+  return Buffer.from(canonicalJsonWithout(object, NOT_SIGNED, mode), "utf8");
+}
+
+function sign(message: Buffer, key: SigningKey): string {
+  const signature = Buffer.alloc(sodium.crypto_sign_BYTES);
+  sodium.crypto_sign_detached(signature, message, asBuffer(key.secretKey));
+  return signature.toString("base64").replace(/=+$/, "");
+}
+
+function verify(message: Buffer, signature: string, publicKey: Uint8Array): boolean {
+  const bytes = Buffer.from(signature, "base64");
+  if (bytes.length !== sodium.crypto_sign_BYTES || publicKey.length !== sodium.crypto_sign_PUBLICKEYBYTES) return false;
+  return sodium.crypto_sign_verify_detached(bytes, message, asBuffer(publicKey));
+}
+
+function withSignature(object: JsonObject, serverName: ServerName, keyId: KeyId, signature: string): JsonObject {
+  const signatures = ownObject(object, "signatures") ?? {};
+  const ofServer = ownObject(signatures, serverName) ?? {};
+  return { ...object, signatures: { ...signatures, [serverName]: { ...ofServer, [keyId]: signature } } };
+}
+
+/** A member that is an object; own members only, since servers choose the keys. */
+function ownObject(object: JsonObject, key: string): JsonObject | undefined {
+  const value = Object.hasOwn(object, key) ? object[key] : undefined;
+  return isJsonObject(value) ? value : undefined;
+}
+
+/**
+ * Adds our signature beside those that are there.
+ *
+ * @throws {CanonicalJsonError} where the object has no strict canonical form.
+ * @see https://spec.matrix.org/v1.19/appendices/#signing-json
+ */
+export function signJson(object: JsonObject, serverName: ServerName, key: SigningKey): JsonObject {
+  return withSignature(object, serverName, key.keyId, sign(signedBytes(object, "strict"), key));
+}
+
+/**
+ * False where the signature is absent, malformed or wrong, or the object has no strict canonical form.
+ *
+ * @see https://spec.matrix.org/v1.19/appendices/#checking-for-a-signature
+ */
+export function verifyJsonSignature(
+  object: JsonObject,
+  serverName: ServerName,
+  keyId: KeyId,
+  publicKey: Uint8Array,
+): boolean {
+  const signature = signaturesOf(object, serverName).find(([id]) => id === keyId)?.[1];
+  if (signature === undefined) return false;
+  const message = tryBytes(object, "strict");
+  return message !== undefined && verify(message, signature, publicKey);
+}
+
+function tryBytes(object: JsonObject, mode: CanonicalJsonMode): Buffer | undefined {
+  try {
+    return signedBytes(object, mode);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A server's Ed25519 signatures; other algorithms are passed over, as the specification asks. */
+function signaturesOf(object: JsonObject, server: ServerName): readonly (readonly [KeyId, string])[] {
+  const ofServer = ownObject(ownObject(object, "signatures") ?? {}, server) ?? {};
+  return Object.entries(ofServer).filter(isEd25519Signature);
+}
+
+function isEd25519Signature(entry: readonly [string, JsonValue | undefined]): entry is [KeyId, string] {
+  return entry[0].startsWith("ed25519:") && isKeyId(entry[0]) && typeof entry[1] === "string";
+}
+
+/**
+ * Signs the redacted form of an event that has its hashes, so that the signature outlives a redaction.
+ *
+ * @throws {CanonicalJsonError} where the event has no canonical form.
+ * @see https://spec.matrix.org/v1.19/server-server-api/#signing-events
+ */
+export function signEvent(pdu: Pdu, serverName: ServerName, key: SigningKey, rules: RoomVersionRules): Pdu {
+  const signature = sign(signedBytes(redact(pdu, rules), canonicalModeOf(rules)), key);
+  return withSignature(pdu, serverName, key.keyId, signature) as Pdu;
+}
+
+/** Gives an event that we made its content hash, then our signature. */
+export function hashAndSignEvent(
+  pduWithoutHashes: Pdu,
+  serverName: ServerName,
+  key: SigningKey,
+  rules: RoomVersionRules,
+): Pdu {
+  const hashes = { sha256: contentHash(pduWithoutHashes, rules) };
+  return signEvent({ ...pduWithoutHashes, hashes }, serverName, key, rules);
+}
+
+/**
+ * Whose signatures an event needs: the sender's server, but for an invite that came out of a third-party invite, which
+ * another server may have sent; v1–v2: the server that made up the event id; v8 on: the server of the user who let
+ * somebody into a restricted room.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#validating-hashes-and-signatures-on-received-events
+ */
+export function requiredSigners(pdu: Pdu, rules: RoomVersionRules, eventId: EventId): readonly ServerName[] {
+  const signers = new Set<ServerName>();
+  const membership = pdu.type === "m.room.member" ? pdu.content["membership"] : undefined;
+  const byThirdParty = membership === "invite" && pdu.content["third_party_invite"] !== undefined;
+  if (!byThirdParty) signers.add(serverNameOf(pdu.sender) ?? "");
+  if (rules.eventIdFormat === "chosen-by-sender") signers.add(serverNameOf(eventId) ?? "");
+  if (rules.restrictedJoins && membership === "join") {
+    const authorisedBy = pdu.content["join_authorised_via_users_server"];
+    // Something else than a user id can't be signed for; the auth rules refuse it.
+    if (isUserId(authorisedBy)) signers.add(serverNameOf(authorisedBy) ?? "");
+  }
+  return [...signers];
+}
+
+/**
+ * Checks every required signature over the redacted event. One that holds is enough per server, whatever stands beside
+ * it.
+ */
+export function verifyEventSignatures(
+  pdu: Pdu,
+  rules: RoomVersionRules,
+  eventId: EventId,
+  keys: KeyLookup,
+): SignatureVerdict {
+  const signers = requiredSigners(pdu, rules, eventId);
+  const message = tryBytes(redact(pdu, rules), canonicalModeOf(rules));
+  for (const server of signers) {
+    if (message === undefined) return { valid: false, server, reason: "the event has no canonical JSON" };
+    const verdict = verifySignaturesOf(server, { pdu, rules, message, keys });
+    if (!verdict.valid) return verdict;
+  }
+  return { valid: true };
+}
+
+interface SignedEvent {
+  readonly pdu: Pdu;
+  readonly rules: RoomVersionRules;
+  readonly message: Buffer;
+  readonly keys: KeyLookup;
+}
+
+function verifySignaturesOf(server: ServerName, signed: SignedEvent): SignatureVerdict {
+  const signatures = signaturesOf(signed.pdu, server);
+  if (signatures.length === 0) return { valid: false, server, reason: `no signature of ${server}` };
+  const missingKeys: KeyId[] = [];
+  let reason = `no key of ${server} is known`;
+  for (const [keyId, signature] of signatures) {
+    const key = signed.keys(server, keyId);
+    if (key === undefined) missingKeys.push(keyId);
+    else if (!wasValidAt(key, signed)) reason = `the key ${keyId} of ${server} was not valid when the event was made`;
+    else if (verify(signed.message, signature, key.publicKey)) return { valid: true };
+    else reason = `the signature of ${server} by ${keyId} is wrong`;
+  }
+  return { valid: false, server, reason, ...(missingKeys.length > 0 ? { missingKeys } : {}) };
+}
+
+/** v5 on: a key counts for events made while it was valid. v1–v4 take any key the server ever had. */
+function wasValidAt(key: VerifyKey, signed: SignedEvent): boolean {
+  if (!signed.rules.enforceKeyValidity) return true;
+  return originServerTsOf(signed.pdu) <= (key.expiredTs ?? key.validUntilTs);
+}
