@@ -1,0 +1,81 @@
+import { PrismaPg } from "@prisma/adapter-pg";
+import pg from "pg";
+import { storageErrorOf } from "./errors.ts";
+import { PrismaClient } from "./generated/client.ts";
+import type { Connection } from "./query.ts";
+
+export type { Connection } from "./query.ts";
+
+export interface Database {
+  readonly url: string;
+  readonly pool: pg.Pool;
+  readonly prisma: PrismaClient;
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** Connections of the pool (default 10); Prisma has a pool of its own, a third of its size. */
+  readonly connections?: number;
+  /** Told of connections that break while idle; the pool replaces them by itself. */
+  readonly onIdleError?: (error: Error) => void;
+  /** Shown in pg_stat_activity. */
+  readonly applicationName?: string;
+}
+
+const DEFAULT_CONNECTIONS = 10;
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** Opens the pools lazily: the first query connects. */
+export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+  const connections = options.connections ?? DEFAULT_CONNECTIONS;
+  const config = {
+    connectionString: url,
+    application_name: options.applicationName ?? "fastjoin",
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    keepAlive: true,
+  };
+  const pool = new pg.Pool({ ...config, max: connections });
+  // Without a listener a connection that PostgreSQL closes (a restart) would end the process.
+  pool.on("error", (error) => options.onIdleError?.(error));
+  const prisma = new PrismaClient({
+    adapter: new PrismaPg({ ...config, max: Math.max(1, Math.ceil(connections / 3)) }),
+  });
+  return {
+    url,
+    pool,
+    prisma,
+    async close() {
+      await Promise.all([pool.end(), prisma.$disconnect()]);
+    },
+  };
+}
+
+/**
+ * Runs `work` in a transaction (read committed), commits, and gives its result; rolls back when it throws. Nothing is
+ * tried again here: only the caller knows what of its own work must be redone.
+ *
+ * @throws StorageConflict, PartialRoomGone, and whatever `work` throws
+ */
+export async function transaction<T>(database: Database, work: (tx: Connection) => Promise<T>): Promise<T> {
+  const client = await database.pool.connect();
+  let broken: Error | undefined;
+  // A connection that is lost between two statements is reported here; the next statement then fails by itself.
+  const onError = (error: Error) => {
+    broken = error;
+  };
+  client.on("error", onError);
+  try {
+    await client.query("BEGIN");
+    const result = await work(client);
+    await client.query("COMMIT");
+    return result;
+  } catch (error) {
+    await client.query("ROLLBACK").catch((failure: Error) => {
+      broken = failure;
+    });
+    throw storageErrorOf(error);
+  } finally {
+    client.off("error", onError);
+    client.release(broken);
+  }
+}

@@ -1,0 +1,62 @@
+import pg from "pg";
+
+export type ConflictCode = "serialization" | "deadlock" | "unique" | "foreign-key" | "check";
+
+/** Two writers met: the transaction is rolled back, and the caller may run it again or settle for the other's result. */
+export class StorageConflict extends Error {
+  override readonly name = "StorageConflict";
+  readonly code: ConflictCode;
+  /** The constraint that was violated, where one was. */
+  readonly constraint: string | undefined;
+
+  constructor(code: ConflictCode, constraint: string | undefined, cause: Error) {
+    super(cause.message, { cause });
+    this.code = code;
+    this.constraint = constraint;
+  }
+}
+
+/**
+ * An event or a server was to be noted for a partially joined room that has become fully joined (or was left)
+ * meanwhile. Run the transaction again: the event's state can now be had in full.
+ */
+export class PartialRoomGone extends Error {
+  override readonly name = "PartialRoomGone";
+  readonly code = "partial-room-gone";
+
+  constructor(cause: Error) {
+    super("the room is no longer partially joined", { cause });
+  }
+}
+
+const CONFLICT_OF_SQLSTATE: ReadonlyMap<string, ConflictCode> = new Map([
+  ["40001", "serialization"],
+  ["40P01", "deadlock"],
+  ["23505", "unique"],
+  ["23503", "foreign-key"],
+  ["23514", "check"],
+]);
+
+const REFERENCES_PARTIAL_ROOM: ReadonlySet<string> = new Set([
+  "partial_state_events_room_id_fkey",
+  "partial_state_rooms_servers_room_id_fkey",
+  "resync_state_ids_room_id_fkey",
+]);
+
+/** PostgreSQL words a missing referenced row and a still referenced one alike, but for the table it names. */
+function missesPartialRoom(error: pg.DatabaseError): boolean {
+  return (
+    error.code === "23503" &&
+    error.constraint !== undefined &&
+    REFERENCES_PARTIAL_ROOM.has(error.constraint) &&
+    error.detail?.includes("is not present") === true
+  );
+}
+
+/** The typed error for what PostgreSQL answered; anything that callers can't handle comes back unchanged. */
+export function storageErrorOf(error: unknown): unknown {
+  if (!(error instanceof pg.DatabaseError)) return error;
+  if (missesPartialRoom(error)) return new PartialRoomGone(error);
+  const code = CONFLICT_OF_SQLSTATE.get(error.code ?? "");
+  return code === undefined ? error : new StorageConflict(code, error.constraint, error);
+}

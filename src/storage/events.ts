@@ -1,0 +1,194 @@
+import { isStateEvent, prevEventIds, authEventIds, depthOf, originServerTsOf, type Event, type Pdu } from "../matrix/event.ts";
+import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import { parseJson, stringifyJson } from "../matrix/json.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** An event with what we have made of it. */
+export interface StoredEvent extends Event {
+  /** Known only as part of some state or auth chain; its place in the room's graph is unknown. */
+  readonly outlier: boolean;
+  readonly softFailed: boolean;
+  /** The auth rule that refused it, and why; null: accepted. */
+  readonly rejection: string | null;
+  /** Order of arrival; null for outliers, negative for history fetched backwards. */
+  readonly streamId: bigint | null;
+  readonly stateBefore: bigint | null;
+  readonly stateAfter: bigint | null;
+}
+
+export interface OutlierToStore {
+  readonly event: Event;
+  readonly rejection: string | null;
+  /** The JSON as it came, to save writing it again. */
+  readonly pduText?: string;
+}
+
+export interface TimelineEventToStore {
+  readonly event: Event;
+  readonly rejection: string | null;
+  readonly softFailed: boolean;
+  readonly stateBefore: bigint | null;
+  readonly stateAfter: bigint | null;
+  readonly streamId: bigint;
+}
+
+export interface EventState {
+  readonly stateBefore: bigint | null;
+  readonly stateAfter: bigint | null;
+  readonly rejection: string | null;
+  readonly softFailed: boolean;
+}
+
+interface EventRow {
+  readonly event_id: EventId;
+  readonly room_id: RoomId;
+  readonly pdu: string;
+  readonly outlier: boolean;
+  readonly rejection: string | null;
+  readonly soft_failed: boolean;
+  readonly stream_id: bigint | null;
+  readonly state_before: bigint | null;
+  readonly state_after: bigint | null;
+}
+
+/** What {@link storedEventOf} reads, of a table or alias `e`. */
+export const EVENT_COLUMNS =
+  "e.event_id, e.room_id, e.pdu, e.outlier, e.rejection, e.soft_failed, e.stream_id, e.state_before, e.state_after";
+
+export function storedEventOf(row: EventRow): StoredEvent {
+  return {
+    eventId: row.event_id,
+    roomId: row.room_id,
+    // It was checked when it was stored.
+    pdu: parseJson(row.pdu) as Pdu,
+    rejected: row.rejection !== null,
+    outlier: row.outlier,
+    softFailed: row.soft_failed,
+    rejection: row.rejection,
+    streamId: row.stream_id,
+    stateBefore: row.state_before,
+    stateAfter: row.state_after,
+  };
+}
+
+// Rows a statement: large enough to save round trips, small enough that building it stalls no one else.
+const INSERT_CHUNK = 2_000;
+const MAX_INT8 = 2n ** 63n - 1n;
+const MEMBERSHIPS: ReadonlySet<unknown> = new Set(["ban", "invite", "join", "knock", "leave"]);
+
+/** PostgreSQL's notation of an array, for a column of arrays inside an array of rows (which unnest would flatten). */
+function arrayLiteral(ids: readonly string[]): string {
+  return `{${ids.map((id) => `"${id.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`).join(",")}}`;
+}
+
+/** Room versions before 6 allow numbers of any size and kind; the column only helps to search. */
+function timestampColumn(pdu: Pdu): string {
+  const value = originServerTsOf(pdu);
+  if (Number.isNaN(value)) return "0";
+  return String(Math.trunc(Math.min(Math.max(value, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)));
+}
+
+function depthColumn(pdu: Pdu): string {
+  const depth = depthOf(pdu);
+  return String(depth > MAX_INT8 ? MAX_INT8 : depth);
+}
+
+function membershipColumn(pdu: Pdu): string | null {
+  const membership = pdu.content["membership"];
+  return pdu.type === "m.room.member" && MEMBERSHIPS.has(membership) ? String(membership) : null;
+}
+
+/** The columns that follow from the event alone, one array each, in the order of {@link INSERT_COLUMNS}. */
+function columnsOf(entries: readonly OutlierToStore[]): unknown[] {
+  const pdus = entries.map((entry) => entry.event.pdu);
+  return [
+    entries.map((entry) => entry.event.eventId),
+    entries.map((entry) => entry.event.roomId),
+    pdus.map((pdu) => pdu.type),
+    pdus.map((pdu) => (isStateEvent(pdu) ? pdu.state_key : null)),
+    pdus.map((pdu) => pdu.sender),
+    pdus.map(membershipColumn),
+    pdus.map(depthColumn),
+    pdus.map(timestampColumn),
+    pdus.map((pdu) => arrayLiteral(prevEventIds(pdu))),
+    pdus.map((pdu) => arrayLiteral(authEventIds(pdu))),
+    entries.map((entry) => entry.pduText ?? stringifyJson(entry.event.pdu)),
+    entries.map((entry) => entry.rejection),
+  ];
+}
+
+const INSERT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, depth, origin_server_ts, prev_event_ids,
+  auth_event_ids, pdu, rejection`;
+const SELECT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, depth, origin_server_ts,
+  prev_event_ids::text[], auth_event_ids::text[], pdu, rejection`;
+const FROM_ARRAYS = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+  $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[]) AS new (${INSERT_COLUMNS})`;
+
+/**
+ * Stores events outside the timeline; those that are already there, in whatever form, stay as they are.
+ *
+ * @returns how many were new
+ */
+export async function insertOutliers(tx: Connection, events: readonly OutlierToStore[]): Promise<number> {
+  let inserted = 0;
+  for (let start = 0; start < events.length; start += INSERT_CHUNK) {
+    inserted += await execute(
+      tx,
+      `INSERT INTO events (${INSERT_COLUMNS}, outlier) SELECT ${SELECT_COLUMNS}, true FROM ${FROM_ARRAYS}
+       ON CONFLICT (event_id) DO NOTHING`,
+      columnsOf(events.slice(start, start + INSERT_CHUNK)),
+    );
+  }
+  return inserted;
+}
+
+/**
+ * Stores an event with its place in the timeline; an outlier that is already there becomes a timeline event.
+ *
+ * @returns false if it is a timeline event already: then nothing is changed
+ */
+export async function insertTimelineEvent(tx: Connection, entry: TimelineEventToStore): Promise<boolean> {
+  const written = await execute(
+    tx,
+    `INSERT INTO events (${INSERT_COLUMNS}, outlier, soft_failed, stream_id, state_before, state_after)
+     SELECT ${SELECT_COLUMNS}, false, $13::boolean, $14::bigint, $15::bigint, $16::bigint FROM ${FROM_ARRAYS}
+     ON CONFLICT (event_id) DO UPDATE SET outlier = false, rejection = EXCLUDED.rejection,
+       soft_failed = EXCLUDED.soft_failed, stream_id = EXCLUDED.stream_id,
+       state_before = EXCLUDED.state_before, state_after = EXCLUDED.state_after
+     WHERE events.outlier`,
+    [...columnsOf([entry]), entry.softFailed, entry.streamId, entry.stateBefore, entry.stateAfter],
+  );
+  return written === 1;
+}
+
+/** Those of the events that we have. */
+export async function loadEvents(c: Connection, ids: readonly EventId[]): Promise<Map<EventId, StoredEvent>> {
+  const rows = await queryRows<EventRow>(c, `SELECT ${EVENT_COLUMNS} FROM events e WHERE event_id = ANY ($1::text[])`, [
+    ids,
+  ]);
+  return new Map(rows.map((row) => [row.event_id, storedEventOf(row)]));
+}
+
+export async function loadEvent(c: Connection, id: EventId): Promise<StoredEvent | undefined> {
+  const row = await queryRow<EventRow>(c, `SELECT ${EVENT_COLUMNS} FROM events e WHERE event_id = $1`, [id]);
+  return row && storedEventOf(row);
+}
+
+/** Those of the ids that we have, outliers and rejected ones included. */
+export async function whichExist(c: Connection, ids: readonly EventId[]): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM events WHERE event_id = ANY ($1::text[])`,
+    [ids],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
+/** Moves the event's state pointers and its verdict, when the full state before it becomes known. */
+export async function updateEventState(tx: Connection, eventId: EventId, state: EventState): Promise<void> {
+  await execute(
+    tx,
+    `UPDATE events SET state_before = $2, state_after = $3, rejection = $4, soft_failed = $5 WHERE event_id = $1`,
+    [eventId, state.stateBefore, state.stateAfter, state.rejection, state.softFailed],
+  );
+}

@@ -1,0 +1,147 @@
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** A room is fully joined exactly when it has no such row. */
+export interface PartialRoom {
+  readonly roomId: RoomId;
+  /** The join whose resync this is; a resync of another join is superseded. */
+  readonly joinEventId: EventId | null;
+  readonly joinedVia: ServerName | null;
+  /** Our device-list position at the join. */
+  readonly deviceListsStreamId: bigint;
+}
+
+const PARTIAL_ROOM_COLUMNS = `room_id AS "roomId", join_event_id AS "joinEventId", joined_via AS "joinedVia",
+  device_lists_stream_id AS "deviceListsStreamId"`;
+
+export async function partialRoom(c: Connection, roomId: RoomId): Promise<PartialRoom | undefined> {
+  return queryRow<PartialRoom>(c, `SELECT ${PARTIAL_ROOM_COLUMNS} FROM partial_state_rooms WHERE room_id = $1`, [
+    roomId,
+  ]);
+}
+
+/** As {@link partialRoom}, locked until the transaction ends; events can still be marked partial meanwhile. */
+export async function lockPartialRoom(tx: Connection, roomId: RoomId): Promise<PartialRoom | undefined> {
+  return queryRow<PartialRoom>(
+    tx,
+    `SELECT ${PARTIAL_ROOM_COLUMNS} FROM partial_state_rooms WHERE room_id = $1 FOR NO KEY UPDATE`,
+    [roomId],
+  );
+}
+
+export async function listPartialRooms(c: Connection): Promise<readonly PartialRoom[]> {
+  return queryRows<PartialRoom>(
+    c,
+    `SELECT ${PARTIAL_ROOM_COLUMNS} FROM partial_state_rooms ORDER BY room_id COLLATE "C"`,
+  );
+}
+
+/** Marks the room as partially joined. @throws StorageConflict "unique" if it is already */
+export async function insertPartialRoom(tx: Connection, room: PartialRoom): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO partial_state_rooms (room_id, join_event_id, joined_via, device_lists_stream_id)
+     VALUES ($1, $2, $3, $4)`,
+    [room.roomId, room.joinEventId, room.joinedVia, room.deviceListsStreamId],
+  );
+}
+
+/** Hands a room that is still partial to another join: after a leave and a re-join. */
+export async function replacePartialRoomJoin(tx: Connection, room: PartialRoom): Promise<void> {
+  await execute(
+    tx,
+    `UPDATE partial_state_rooms SET join_event_id = $2, joined_via = $3, device_lists_stream_id = $4
+     WHERE room_id = $1`,
+    [room.roomId, room.joinEventId, room.joinedVia, room.deviceListsStreamId],
+  );
+}
+
+/** Servers believed to be in the room. @throws PartialRoomGone */
+export async function addPartialRoomServers(
+  tx: Connection,
+  roomId: RoomId,
+  servers: readonly ServerName[],
+): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO partial_state_rooms_servers (room_id, server_name) SELECT $1, unnest($2::text[])
+     ON CONFLICT DO NOTHING`,
+    [roomId, servers],
+  );
+}
+
+/** In the order of their names. */
+export async function partialRoomServers(c: Connection, roomId: RoomId): Promise<readonly ServerName[]> {
+  const rows = await queryRows<{ name: ServerName }>(
+    c,
+    `SELECT server_name AS name FROM partial_state_rooms_servers WHERE room_id = $1 ORDER BY server_name COLLATE "C"`,
+    [roomId],
+  );
+  return rows.map((row) => row.name);
+}
+
+/**
+ * Marks a stored event as known on partial state only.
+ *
+ * @throws PartialRoomGone if the room was cleared meanwhile: compute the event's state anew
+ * @throws StorageConflict "check" if the event is another room's
+ */
+export async function markPartial(tx: Connection, roomId: RoomId, eventId: EventId): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO partial_state_events (room_id, event_id) VALUES ($1, $2) ON CONFLICT (event_id) DO NOTHING`,
+    [roomId, eventId],
+  );
+}
+
+/** Those of the events that are marked partial. */
+export async function partialEventIds(c: Connection, ids: readonly EventId[]): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM partial_state_events WHERE event_id = ANY ($1::text[])`,
+    [ids],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
+/** Partial events whose prev_events are all known in full, by arrival. */
+export async function nextRepairableEvents(c: Connection, roomId: RoomId, limit: number): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT partial.event_id AS id FROM partial_state_events partial JOIN events USING (event_id)
+     WHERE partial.room_id = $1 AND NOT EXISTS (
+       SELECT 1 FROM partial_state_events prev WHERE prev.event_id = ANY (events.prev_event_ids))
+     ORDER BY events.stream_id LIMIT $2`,
+    [roomId, limit],
+  );
+  return rows.map((row) => row.id);
+}
+
+export async function countPartialEvents(c: Connection, roomId: RoomId): Promise<number> {
+  const row = await queryRow<{ count: number }>(
+    c,
+    `SELECT count(*)::integer AS count FROM partial_state_events WHERE room_id = $1`,
+    [roomId],
+  );
+  return row?.count ?? 0;
+}
+
+/** True if it was marked. */
+export async function deletePartialEvent(tx: Connection, eventId: EventId): Promise<boolean> {
+  return (await execute(tx, `DELETE FROM partial_state_events WHERE event_id = $1`, [eventId])) === 1;
+}
+
+/** All of the room's, when it is left. */
+export async function deletePartialEvents(tx: Connection, roomId: RoomId): Promise<number> {
+  return execute(tx, `DELETE FROM partial_state_events WHERE room_id = $1`, [roomId]);
+}
+
+/**
+ * Makes the room fully joined.
+ *
+ * @throws StorageConflict "foreign-key" while any of its events is marked partial: one came in meanwhile
+ */
+export async function deletePartialRoom(tx: Connection, roomId: RoomId): Promise<boolean> {
+  await execute(tx, `DELETE FROM partial_state_rooms_servers WHERE room_id = $1`, [roomId]);
+  return (await execute(tx, `DELETE FROM partial_state_rooms WHERE room_id = $1`, [roomId])) === 1;
+}

@@ -1,0 +1,57 @@
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** An answer to /state_ids that is being completed, kept so that a crash in the middle of it resumes there. */
+export interface ResyncStateIds {
+  readonly roomId: RoomId;
+  /** The event that was asked at. */
+  readonly eventId: EventId;
+  /** The server that answered. */
+  readonly serverName: ServerName;
+  readonly stateEventIds: readonly EventId[];
+  readonly authEventIds: readonly EventId[];
+}
+
+const COLUMNS = `room_id AS "roomId", event_id AS "eventId", server_name AS "serverName",
+  state_event_ids AS "stateEventIds", auth_event_ids AS "authEventIds"`;
+
+/** Stores an answer; a later one at the same event takes its place. @throws PartialRoomGone */
+export async function saveResyncStateIds(c: Connection, answer: ResyncStateIds): Promise<void> {
+  await execute(
+    c,
+    `INSERT INTO resync_state_ids (room_id, event_id, server_name, state_event_ids, auth_event_ids)
+     VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (room_id, event_id) DO UPDATE SET server_name = EXCLUDED.server_name,
+       state_event_ids = EXCLUDED.state_event_ids, auth_event_ids = EXCLUDED.auth_event_ids`,
+    [answer.roomId, answer.eventId, answer.serverName, answer.stateEventIds, answer.authEventIds],
+  );
+}
+
+export async function loadResyncStateIds(
+  c: Connection,
+  roomId: RoomId,
+  eventId: EventId,
+): Promise<ResyncStateIds | undefined> {
+  return queryRow<ResyncStateIds>(
+    c,
+    `SELECT ${COLUMNS} FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`,
+    [roomId, eventId],
+  );
+}
+
+/** Ids of the room's unfinished answers that we don't have as events. */
+export async function missingResyncEventIds(c: Connection, roomId: RoomId): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT DISTINCT wanted.id FROM resync_state_ids
+     CROSS JOIN LATERAL unnest(state_event_ids || auth_event_ids) AS wanted (id)
+     WHERE resync_state_ids.room_id = $1
+       AND NOT EXISTS (SELECT 1 FROM events WHERE events.event_id = wanted.id)`,
+    [roomId],
+  );
+  return rows.map((row) => row.id);
+}
+
+export async function deleteResyncStateIds(c: Connection, roomId: RoomId, eventId: EventId): Promise<void> {
+  await execute(c, `DELETE FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`, [roomId, eventId]);
+}

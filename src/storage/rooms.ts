@@ -1,0 +1,76 @@
+import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import { rulesOf, type RoomVersion, type RoomVersionRules } from "../matrix/room-versions.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+export interface RoomRow {
+  readonly roomId: RoomId;
+  readonly roomVersion: RoomVersion;
+  /** The room's current state; null until a join of ours is stored. */
+  readonly currentSnapshotId: bigint | null;
+}
+
+const ROOM_COLUMNS = `room_id AS "roomId", room_version AS "roomVersion", current_snapshot_id AS "currentSnapshotId"`;
+
+/**
+ * Locks the room's row until the transaction ends: whoever changes the room's extremities or current state holds it.
+ * Rows that only refer to the room can still be written meanwhile.
+ */
+export async function lockRoom(tx: Connection, roomId: RoomId): Promise<RoomRow | undefined> {
+  return queryRow<RoomRow>(tx, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1 FOR NO KEY UPDATE`, [roomId]);
+}
+
+export async function loadRoom(c: Connection, roomId: RoomId): Promise<RoomRow | undefined> {
+  return queryRow<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1`, [roomId]);
+}
+
+/** Every room we hold anything of, ours or left. */
+export async function listRooms(c: Connection): Promise<readonly RoomRow[]> {
+  return queryRows<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms ORDER BY room_id COLLATE "C"`);
+}
+
+/** Notes the room, without any state; leaves a room alone that is already known. True if it is new. */
+export async function insertRoom(
+  tx: Connection,
+  room: { readonly roomId: RoomId; readonly roomVersion: RoomVersion },
+): Promise<boolean> {
+  const written = await execute(
+    tx,
+    `INSERT INTO rooms (room_id, room_version) VALUES ($1, $2) ON CONFLICT (room_id) DO NOTHING`,
+    [room.roomId, room.roomVersion],
+  );
+  return written === 1;
+}
+
+/** The rules of the room's version; undefined for a room that we don't know. */
+export async function roomRules(c: Connection, roomId: RoomId): Promise<RoomVersionRules | undefined> {
+  const row = await queryRow<{ version: string }>(c, `SELECT room_version AS version FROM rooms WHERE room_id = $1`, [
+    roomId,
+  ]);
+  return row && rulesOf(row.version);
+}
+
+/** In the order of the ids. */
+export async function forwardExtremities(c: Connection, roomId: RoomId): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM forward_extremities WHERE room_id = $1 ORDER BY event_id COLLATE "C"`,
+    [roomId],
+  );
+  return rows.map((row) => row.id);
+}
+
+export async function setForwardExtremities(tx: Connection, roomId: RoomId, ids: readonly EventId[]): Promise<void> {
+  await execute(tx, `DELETE FROM forward_extremities WHERE room_id = $1 AND event_id <> ALL ($2::text[])`, [
+    roomId,
+    ids,
+  ]);
+  await execute(
+    tx,
+    `INSERT INTO forward_extremities (room_id, event_id) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING`,
+    [roomId, ids],
+  );
+}
+
+export async function setCurrentSnapshot(tx: Connection, roomId: RoomId, snapshotId: bigint | null): Promise<void> {
+  await execute(tx, `UPDATE rooms SET current_snapshot_id = $2 WHERE room_id = $1`, [roomId, snapshotId]);
+}

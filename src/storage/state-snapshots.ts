@@ -1,0 +1,255 @@
+import { LRUCache } from "lru-cache";
+import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
+import {
+  emptyState,
+  splitStateKey,
+  stateApply,
+  stateFromEntries,
+  stateKeyOf,
+  type StateKey,
+  type StateMap,
+} from "../matrix/state.ts";
+import type { Database } from "./database.ts";
+import type { Member } from "./memberships.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/**
+ * State snapshots, log-structured: a snapshot is its parent's entries with its own on top, and each link holds at
+ * least twice the entries of the one above it. So a chain over n entries has at most log2(n) + 1 links, and one more
+ * change costs about log2(n) rows on average, whatever the size of the room.
+ */
+
+interface Link {
+  readonly snapshotId: bigint;
+  readonly parentId: bigint | null;
+  readonly entryCount: number;
+}
+
+const CHAIN = `WITH RECURSIVE chain AS (
+    SELECT snapshot_id, parent_id, entry_count, 0 AS depth FROM state_snapshots WHERE snapshot_id = $1
+  UNION ALL
+    SELECT parent.snapshot_id, parent.parent_id, parent.entry_count, depth + 1
+    FROM chain JOIN state_snapshots parent ON parent.snapshot_id = chain.parent_id
+  )`;
+
+/** From the snapshot itself to its root. */
+async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly Link[]> {
+  const chain = await queryRows<{ snapshotId: bigint; parentId: bigint | null; entryCount: number }>(
+    c,
+    `${CHAIN} SELECT snapshot_id AS "snapshotId", parent_id AS "parentId", entry_count AS "entryCount"
+     FROM chain ORDER BY depth`,
+    [snapshotId],
+  );
+  if (chain.length === 0) throw new Error(`state snapshot ${snapshotId} does not exist`);
+  return chain;
+}
+
+// ── Reading all of it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/** In entries: about 200 bytes each. */
+const CACHED_ENTRIES = 1_000_000;
+
+// A snapshot never changes and its id is never given again, so that nothing here goes stale. One cache a database:
+// two databases give the same ids to different states.
+const caches = new WeakMap<Database, LRUCache<bigint, StateMap>>();
+
+function cacheOf(database: Database): LRUCache<bigint, StateMap> {
+  let cache = caches.get(database);
+  if (!cache) {
+    cache = new LRUCache({ maxSize: CACHED_ENTRIES, maxEntrySize: CACHED_ENTRIES });
+    caches.set(database, cache);
+  }
+  return cache;
+}
+
+/**
+ * The whole state of a snapshot. Snapshots with a common ancestor share its map.
+ *
+ * @param c the connection to read with: that of the transaction that stored the snapshot, before its commit
+ */
+export async function loadState(
+  database: Database,
+  snapshotId: bigint,
+  c: Connection = database.pool,
+): Promise<StateMap> {
+  const cache = cacheOf(database);
+  const cached = cache.get(snapshotId);
+  if (cached) return cached;
+  const chain = await loadChain(c, snapshotId);
+  const known = chain.findIndex((link) => cache.has(link.snapshotId));
+  const missing = known < 0 ? chain : chain.slice(0, known);
+  const ancestor = known < 0 ? undefined : chain[known];
+  let state = ancestor && cache.get(ancestor.snapshotId);
+  const entries = await loadEntries(
+    c,
+    missing.map((link) => link.snapshotId),
+  );
+  for (const link of missing.toReversed()) {
+    state = withEntries(state, entries.get(link.snapshotId) ?? []);
+    // Its own entries only: the rest is shared with its parent.
+    cache.set(link.snapshotId, state, { size: link.entryCount + 1 });
+  }
+  return state ?? emptyState;
+}
+
+type Entry = readonly [StateKey, EventId | null];
+
+function withEntries(parent: StateMap | undefined, entries: readonly Entry[]): StateMap {
+  if (parent) return stateApply(parent, entries);
+  return stateFromEntries(entries.filter((entry): entry is readonly [StateKey, EventId] => entry[1] !== null));
+}
+
+async function loadEntries(c: Connection, ids: readonly bigint[]): Promise<Map<bigint, Entry[]>> {
+  const rows = await queryRows<{ id: bigint; type: string; stateKey: string; eventId: EventId | null }>(
+    c,
+    `SELECT snapshot_id AS id, type, state_key AS "stateKey", event_id AS "eventId"
+     FROM state_snapshot_entries WHERE snapshot_id = ANY ($1::bigint[])`,
+    [ids],
+  );
+  const bySnapshot = new Map<bigint, Entry[]>(ids.map((id) => [id, []]));
+  for (const row of rows) bySnapshot.get(row.id)?.push([stateKeyOf(row.type, row.stateKey), row.eventId]);
+  return bySnapshot;
+}
+
+// ── Reading single keys ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/** One key of a snapshot, by a few index look-ups. */
+export async function lookUpInSnapshot(
+  c: Connection,
+  snapshotId: bigint,
+  type: string,
+  stateKey: string,
+): Promise<EventId | undefined> {
+  const found = await lookUpManyInSnapshot(c, snapshotId, [[type, stateKey]]);
+  return found.get(stateKeyOf(type, stateKey));
+}
+
+/** Those of the keys that the snapshot has. */
+export async function lookUpManyInSnapshot(
+  c: Connection,
+  snapshotId: bigint,
+  keys: readonly (readonly [type: string, stateKey: string])[],
+): Promise<Map<StateKey, EventId>> {
+  const rows = await queryRows<{ type: string; stateKey: string; eventId: EventId | null }>(
+    c,
+    `${CHAIN} SELECT wanted.type, wanted.state_key AS "stateKey", found.event_id AS "eventId"
+     FROM unnest($2::text[], $3::text[]) AS wanted (type, state_key)
+     CROSS JOIN LATERAL (
+       SELECT entry.event_id FROM chain
+       JOIN state_snapshot_entries entry ON entry.snapshot_id = chain.snapshot_id
+         AND entry.type = wanted.type AND entry.state_key = wanted.state_key
+       ORDER BY chain.depth LIMIT 1) AS found`,
+    [snapshotId, keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey)],
+  );
+  return new Map(
+    rows.flatMap(({ type, stateKey, eventId }) => (eventId === null ? [] : [[stateKeyOf(type, stateKey), eventId]])),
+  );
+}
+
+/** All members of a snapshot whose events we have, left and banned ones included. */
+export async function snapshotMembers(c: Connection, snapshotId: bigint): Promise<readonly Member[]> {
+  const rows = await queryRows<Member & { userId: UserId }>(
+    c,
+    `${CHAIN}, members AS (
+       SELECT DISTINCT ON (entry.state_key) entry.state_key, entry.event_id
+       FROM chain JOIN state_snapshot_entries entry USING (snapshot_id)
+       WHERE entry.type = 'm.room.member' ORDER BY entry.state_key, chain.depth)
+     SELECT members.state_key AS "userId", events.membership, events.event_id AS "eventId"
+     FROM members JOIN events ON events.event_id = members.event_id WHERE events.membership IS NOT NULL`,
+    [snapshotId],
+  );
+  return rows;
+}
+
+// ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface SnapshotToStore {
+  readonly parentId: bigint | null;
+  /** null: the parent's entry is taken away. */
+  readonly changes: ReadonlyMap<StateKey, EventId | null>;
+}
+
+/** Stores a snapshot and gives its id: the parent's, if nothing changes. */
+export async function storeSnapshot(tx: Connection, roomId: RoomId, snapshot: SnapshotToStore): Promise<bigint> {
+  const { parentId, changes } = snapshot;
+  if (parentId !== null && changes.size === 0) return parentId;
+  const chain = parentId === null ? [] : await loadChain(tx, parentId);
+  const merged = linksToMerge(chain, changes.size);
+  const parent = chain[merged.length]?.snapshotId ?? null;
+  const id = await insertSnapshot(tx, roomId, parent, changes.size);
+  await insertChanges(tx, id, changes);
+  if (merged.length > 0) await mergeEntries(tx, id, merged);
+  if (parent === null) await dropRemovals(tx, id);
+  if (merged.length > 0 || parent === null) await countEntries(tx, id);
+  return id;
+}
+
+/** The links that are too small to stand below so many changes: they are written again as part of the new snapshot. */
+function linksToMerge(chain: readonly Link[], changeCount: number): readonly bigint[] {
+  const merged: bigint[] = [];
+  let count = changeCount;
+  for (const link of chain) {
+    if (link.entryCount >= 2 * count) break;
+    merged.push(link.snapshotId);
+    count += link.entryCount;
+  }
+  return merged;
+}
+
+async function insertSnapshot(tx: Connection, roomId: RoomId, parentId: bigint | null, count: number): Promise<bigint> {
+  const row = await queryRow<{ id: bigint }>(
+    tx,
+    `INSERT INTO state_snapshots (room_id, parent_id, entry_count) VALUES ($1, $2, $3) RETURNING snapshot_id AS id`,
+    [roomId, parentId, count],
+  );
+  if (!row) throw new Error("PostgreSQL gave no snapshot id");
+  return row.id;
+}
+
+const ENTRY_CHUNK = 10_000;
+
+async function insertChanges(
+  tx: Connection,
+  snapshotId: bigint,
+  changes: ReadonlyMap<StateKey, EventId | null>,
+): Promise<void> {
+  const all = [...changes];
+  for (let start = 0; start < all.length; start += ENTRY_CHUNK) {
+    const chunk = all.slice(start, start + ENTRY_CHUNK);
+    const keys = chunk.map(([key]) => splitStateKey(key));
+    await execute(
+      tx,
+      `INSERT INTO state_snapshot_entries (snapshot_id, type, state_key, event_id)
+       SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])`,
+      [snapshotId, keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey), chunk.map(([, id]) => id)],
+    );
+  }
+}
+
+/** Copies the links' entries, those of the first link over those of the next, and none over the snapshot's own. */
+async function mergeEntries(tx: Connection, snapshotId: bigint, links: readonly bigint[]): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO state_snapshot_entries (snapshot_id, type, state_key, event_id)
+     SELECT DISTINCT ON (entry.type, entry.state_key) $1::bigint, entry.type, entry.state_key, entry.event_id
+     FROM unnest($2::bigint[]) WITH ORDINALITY AS link (snapshot_id, depth)
+     JOIN state_snapshot_entries entry ON entry.snapshot_id = link.snapshot_id
+     ORDER BY entry.type, entry.state_key, link.depth
+     ON CONFLICT DO NOTHING`,
+    [snapshotId, links],
+  );
+}
+
+/** A root has nothing below it that could be taken away. */
+async function dropRemovals(tx: Connection, snapshotId: bigint): Promise<void> {
+  await execute(tx, `DELETE FROM state_snapshot_entries WHERE snapshot_id = $1 AND event_id IS NULL`, [snapshotId]);
+}
+
+async function countEntries(tx: Connection, snapshotId: bigint): Promise<void> {
+  await execute(
+    tx,
+    `UPDATE state_snapshots
+     SET entry_count = (SELECT count(*) FROM state_snapshot_entries WHERE snapshot_id = $1) WHERE snapshot_id = $1`,
+    [snapshotId],
+  );
+}

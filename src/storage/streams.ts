@@ -1,0 +1,169 @@
+import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
+import { stateKeyOf, splitStateKey, type StateKey } from "../matrix/state.ts";
+import type { Membership } from "./memberships.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** The channel on which a commit tells its last position. */
+export const STREAM_CHANNEL = "fastjoin_stream";
+
+/**
+ * Takes `count` positions, one behind the other, and gives the first. Take them as the last step of a transaction,
+ * right before the rows that carry them: everyone else who wants a position waits until it ends. So a reader who sees
+ * a position has seen all that will ever stand before it.
+ */
+export async function takeStreamPositions(tx: Connection, count: number): Promise<bigint> {
+  const row = await queryRow<{ last: bigint }>(
+    tx,
+    // The row is locked until the commit, and not seen by others before it.
+    `UPDATE stream_position SET position = position + $1 RETURNING position AS last`,
+    [count],
+  );
+  if (!row) throw new Error("the table stream_position has no row");
+  await execute(tx, `SELECT pg_notify($1, $2)`, [STREAM_CHANNEL, String(row.last)]);
+  return row.last - BigInt(count) + 1n;
+}
+
+/** The last position whose rows can be seen. */
+export async function currentStreamPosition(c: Connection): Promise<bigint> {
+  const row = await queryRow<{ position: bigint }>(c, `SELECT position FROM stream_position`);
+  return row?.position ?? 0n;
+}
+
+/** Positions above `from` up to and with `to`. */
+export interface StreamRange {
+  readonly from: bigint;
+  readonly to: bigint;
+}
+
+// ── Rooms and events whose full state has become known ──────────────────────────────────────────────────────────────
+
+export async function appendUnPartialStatedRoom(tx: Connection, streamId: bigint, roomId: RoomId): Promise<void> {
+  await execute(tx, `INSERT INTO un_partial_stated_room_stream (stream_id, room_id) VALUES ($1, $2)`, [
+    streamId,
+    roomId,
+  ]);
+}
+
+export async function unPartialStatedRooms(
+  c: Connection,
+  range: StreamRange,
+): Promise<readonly { readonly streamId: bigint; readonly roomId: RoomId }[]> {
+  return queryRows<{ streamId: bigint; roomId: RoomId }>(
+    c,
+    `SELECT stream_id AS "streamId", room_id AS "roomId" FROM un_partial_stated_room_stream
+     WHERE stream_id > $1 AND stream_id <= $2 ORDER BY stream_id`,
+    [range.from, range.to],
+  );
+}
+
+export interface UnPartialStatedEvent {
+  readonly streamId: bigint;
+  readonly eventId: EventId;
+  /** It was accepted and is rejected now, or the other way round. */
+  readonly rejectionStatusChanged: boolean;
+}
+
+export async function appendUnPartialStatedEvent(tx: Connection, entry: UnPartialStatedEvent): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO un_partial_stated_event_stream (stream_id, event_id, rejection_status_changed) VALUES ($1, $2, $3)`,
+    [entry.streamId, entry.eventId, entry.rejectionStatusChanged],
+  );
+}
+
+export async function unPartialStatedEvents(
+  c: Connection,
+  range: StreamRange,
+): Promise<readonly UnPartialStatedEvent[]> {
+  return queryRows<{ streamId: bigint; eventId: EventId; rejectionStatusChanged: boolean }>(
+    c,
+    `SELECT stream_id AS "streamId", event_id AS "eventId", rejection_status_changed AS "rejectionStatusChanged"
+     FROM un_partial_stated_event_stream WHERE stream_id > $1 AND stream_id <= $2 ORDER BY stream_id`,
+    [range.from, range.to],
+  );
+}
+
+// ── Changes of current state ────────────────────────────────────────────────────────────────────────────────────────
+
+/** All changes of one transaction share a position. */
+export async function appendCurrentStateDeltas(
+  tx: Connection,
+  streamId: bigint,
+  roomId: RoomId,
+  changes: ReadonlyMap<StateKey, EventId | null>,
+): Promise<void> {
+  const keys = [...changes.keys()].map(splitStateKey);
+  await execute(
+    tx,
+    `INSERT INTO current_state_delta_stream (stream_id, room_id, type, state_key, event_id)
+     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[])`,
+    [streamId, roomId, keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey), [...changes.values()]],
+  );
+}
+
+/** What a room's current state became within the range: of each key that changed the last event, null if it is gone. */
+export async function currentStateDelta(
+  c: Connection,
+  roomId: RoomId,
+  range: StreamRange,
+): Promise<Map<StateKey, EventId | null>> {
+  const rows = await queryRows<{ type: string; stateKey: string; eventId: EventId | null }>(
+    c,
+    `SELECT type, state_key AS "stateKey", event_id AS "eventId" FROM current_state_delta_stream
+     WHERE room_id = $1 AND stream_id > $2 AND stream_id <= $3 ORDER BY stream_id`,
+    [roomId, range.from, range.to],
+  );
+  return new Map(rows.map((row) => [stateKeyOf(row.type, row.stateKey), row.eventId]));
+}
+
+// ── Memberships of our own users ────────────────────────────────────────────────────────────────────────────────────
+
+export interface LocalMembershipChange {
+  readonly streamId: bigint;
+  readonly userId: UserId;
+  readonly roomId: RoomId;
+  readonly membership: Membership;
+  readonly eventId: EventId;
+}
+
+export async function appendLocalMembership(tx: Connection, change: LocalMembershipChange): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO local_membership_stream (stream_id, user_id, room_id, membership, event_id)
+     VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (user_id, room_id, stream_id)
+       DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id`,
+    [change.streamId, change.userId, change.roomId, change.membership, change.eventId],
+  );
+}
+
+const LOCAL_MEMBERSHIP_COLUMNS = `stream_id AS "streamId", user_id AS "userId", room_id AS "roomId", membership,
+  event_id AS "eventId"`;
+
+/** A user's changes of membership within the range, oldest first. */
+export async function localMembershipChanges(
+  c: Connection,
+  userId: UserId,
+  range: StreamRange,
+): Promise<readonly LocalMembershipChange[]> {
+  return queryRows<LocalMembershipChange & { streamId: bigint }>(
+    c,
+    `SELECT ${LOCAL_MEMBERSHIP_COLUMNS} FROM local_membership_stream
+     WHERE user_id = $1 AND stream_id > $2 AND stream_id <= $3 ORDER BY stream_id`,
+    [userId, range.from, range.to],
+  );
+}
+
+/** A user's standing in every room at a position: the last change up to it. */
+export async function localMembershipsAt(
+  c: Connection,
+  userId: UserId,
+  position: bigint,
+): Promise<readonly LocalMembershipChange[]> {
+  return queryRows<LocalMembershipChange & { streamId: bigint }>(
+    c,
+    `SELECT DISTINCT ON (room_id) ${LOCAL_MEMBERSHIP_COLUMNS} FROM local_membership_stream
+     WHERE user_id = $1 AND stream_id <= $2 ORDER BY room_id, stream_id DESC`,
+    [userId, position],
+  );
+}

@@ -1,0 +1,45 @@
+import type { RoomId } from "../matrix/identifiers.ts";
+import { EVENT_COLUMNS, storedEventOf, type StoredEvent } from "./events.ts";
+import { queryRow, queryRows, type Connection } from "./query.ts";
+
+/**
+ * Positions stand between events: position n is behind the event with stream id n. Forward from n gives the events
+ * with larger ids, backward from n those with n and smaller.
+ */
+export interface TimelineRange {
+  readonly from?: bigint | undefined;
+  /** Where to stop; forward it is included, backward it isn't. */
+  readonly to?: bigint | undefined;
+  readonly limit: number;
+  readonly direction: "forward" | "backward";
+  /** Rejected and soft-failed events too, which no client may see. */
+  readonly hidden?: boolean;
+}
+
+/** A room's events in the order of arrival, or from the newest back. */
+export async function timeline(c: Connection, roomId: RoomId, range: TimelineRange): Promise<readonly StoredEvent[]> {
+  const forward = range.direction === "forward";
+  const [above, upTo] = forward ? [range.from, range.to] : [range.to, range.from];
+  const rows = await queryRows<Parameters<typeof storedEventOf>[0]>(
+    c,
+    `SELECT ${EVENT_COLUMNS} FROM events e
+     WHERE room_id = $1 AND stream_id IS NOT NULL
+       AND ($2::bigint IS NULL OR stream_id > $2) AND ($3::bigint IS NULL OR stream_id <= $3)
+       AND ($4::boolean OR (rejection IS NULL AND NOT soft_failed))
+     ORDER BY stream_id ${forward ? "ASC" : "DESC"} LIMIT $5`,
+    [roomId, above ?? null, upTo ?? null, range.hidden ?? false, range.limit],
+  );
+  return rows.map(storedEventOf);
+}
+
+/** The first of `count` stream ids for history fetched backwards; the following ones are smaller by one each. */
+export async function takeBackfillPositions(tx: Connection, count: number): Promise<bigint> {
+  const row = await queryRow<{ first: bigint }>(
+    tx,
+    // One statement takes the block, so that two at once can't be given the same ids; gaps between them do no harm.
+    `SELECT setval('backfill_positions', nextval('backfill_positions') - $1 + 1) + $1 - 1 AS first`,
+    [count],
+  );
+  if (!row) throw new Error("PostgreSQL gave no position");
+  return row.first;
+}
