@@ -1,0 +1,78 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdir } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Logger } from "pino";
+
+export interface EmbeddedTemporalOptions {
+  /** The `temporal` executable. */
+  readonly cli: string;
+  readonly dataDir: string;
+  readonly port: number;
+  readonly uiPort: number;
+  readonly logger: Logger;
+}
+
+const READY_WITHIN_MS = 30_000;
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    socket.once("connect", () => socket.destroy());
+  });
+}
+
+async function untilReady(child: ChildProcess, ports: readonly number[]): Promise<void> {
+  const until = Date.now() + READY_WITHIN_MS;
+  for (;;) {
+    if (child.exitCode !== null || child.signalCode !== null) {
+      throw new Error(`the embedded Temporal ended at its start (exit code ${child.exitCode ?? child.signalCode})`);
+    }
+    const ready = await Promise.all(ports.map(answers));
+    if (ready.every(Boolean)) {
+      return;
+    }
+    if (Date.now() > until) {
+      child.kill("SIGKILL");
+      throw new Error(`the embedded Temporal does not answer after ${READY_WITHIN_MS / 1000} s`);
+    }
+    await delay(50);
+  }
+}
+
+function logLines(child: ChildProcess, logger: Logger): void {
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+    for (const line of text.split("\n").filter((part) => part.trim() !== "")) {
+      logger.warn({ component: "temporal-server" }, line);
+    }
+  });
+  // Read and dropped, lest the pipe fill and the server wait on it.
+  child.stdout?.resume();
+}
+
+/**
+ * Starts Temporal's development server on loopback with its state in the data directory, and waits until it answers.
+ * Its search attributes are there from the start.
+ */
+export async function startEmbeddedTemporal(options: EmbeddedTemporalOptions): Promise<ChildProcess> {
+  const folder = join(options.dataDir, "temporal");
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const attributes = ["MatrixRoomId=Keyword", "ResyncPhase=Keyword", "PartialEvents=Int"];
+  const child = spawn(
+    options.cli,
+    [
+      ...["server", "start-dev", "--ip", "127.0.0.1"],
+      ...["--port", String(options.port), "--ui-port", String(options.uiPort)],
+      ...["--db-filename", join(folder, "temporal.db")],
+      ...["--log-level", "error", "--log-format", "json"],
+      ...attributes.flatMap((attribute) => ["--search-attribute", attribute]),
+    ],
+    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, DO_NOT_TRACK: "1" } },
+  );
+  const failed = new Promise<never>((_resolve, reject) => child.once("error", reject));
+  logLines(child, options.logger);
+  await Promise.race([untilReady(child, [options.port, options.uiPort]), failed]);
+  return child;
+}
