@@ -34,7 +34,7 @@ export type SignatureVerdict =
       readonly valid: false;
       readonly server: ServerName;
       readonly reason: string;
-      /** Keys that the lookup did not know and that might still prove the event. */
+      /** Keys that the lookup did not know, or whose validity may have been extended: they might still prove the event. */
       readonly missingKeys?: readonly KeyId[];
     };
 
@@ -81,17 +81,18 @@ function ownObject(object: JsonObject, key: string): JsonObject | undefined {
 }
 
 /**
- * Adds our signature beside those that are there.
+ * Adds our signature beside those that are there. Numbers are signed as they are written: a request may carry events
+ * of room versions 1 to 5, and an object that has a strict canonical form has the same lax one.
  *
- * @throws {CanonicalJsonError} where the object has no strict canonical form.
+ * @throws {CanonicalJsonError} where the object has no canonical form.
  * @see https://spec.matrix.org/v1.19/appendices/#signing-json
  */
 export function signJson(object: JsonObject, serverName: ServerName, key: SigningKey): JsonObject {
-  return withSignature(object, serverName, key.keyId, sign(signedBytes(object, "strict"), key));
+  return withSignature(object, serverName, key.keyId, sign(signedBytes(object, "lax"), key));
 }
 
 /**
- * False where the signature is absent, malformed or wrong, or the object has no strict canonical form.
+ * False where the signature is absent, malformed or wrong, or the object has no canonical form.
  *
  * @see https://spec.matrix.org/v1.19/appendices/#checking-for-a-signature
  */
@@ -103,7 +104,7 @@ export function verifyJsonSignature(
 ): boolean {
   const signature = signaturesOf(object, serverName).find(([id]) => id === keyId)?.[1];
   if (signature === undefined) return false;
-  const message = tryBytes(object, "strict");
+  const message = tryBytes(object, "lax");
   return message !== undefined && verify(message, signature, publicKey);
 }
 
@@ -162,15 +163,14 @@ export function requiredSigners(pdu: Pdu, rules: RoomVersionRules, eventId: Even
   if (rules.eventIdFormat === "chosen-by-sender") signers.add(serverNameOf(eventId) ?? "");
   if (rules.restrictedJoins && membership === "join") {
     const authorisedBy = pdu.content["join_authorised_via_users_server"];
-    // Something else than a user id can't be signed for; the auth rules refuse it.
     if (isUserId(authorisedBy)) signers.add(serverNameOf(authorisedBy) ?? "");
   }
   return [...signers];
 }
 
 /**
- * Checks every required signature over the redacted event. One that holds is enough per server, whatever stands beside
- * it.
+ * Checks every required signature over the redacted event. Of each server one that holds is enough, whatever stands
+ * beside it.
  */
 export function verifyEventSignatures(
   pdu: Pdu,
@@ -178,14 +178,23 @@ export function verifyEventSignatures(
   eventId: EventId,
   keys: KeyLookup,
 ): SignatureVerdict {
-  const signers = requiredSigners(pdu, rules, eventId);
+  if (namesNobodyAsAuthorising(pdu, rules)) {
+    return { valid: false, server: "", reason: "join_authorised_via_users_server is not a user id" };
+  }
   const message = tryBytes(redact(pdu, rules), canonicalModeOf(rules));
-  for (const server of signers) {
+  for (const server of requiredSigners(pdu, rules, eventId)) {
     if (message === undefined) return { valid: false, server, reason: "the event has no canonical JSON" };
     const verdict = verifySignaturesOf(server, { pdu, rules, message, keys });
     if (!verdict.valid) return verdict;
   }
   return { valid: true };
+}
+
+/** v8 on: the key asks for one more signature, so if it names nobody who could have signed, the event is unproved. */
+function namesNobodyAsAuthorising(pdu: Pdu, rules: RoomVersionRules): boolean {
+  if (!rules.restrictedJoins || pdu.type !== "m.room.member" || pdu.content["membership"] !== "join") return false;
+  const authorisedBy = pdu.content["join_authorised_via_users_server"];
+  return authorisedBy !== undefined && !isUserId(authorisedBy);
 }
 
 interface SignedEvent {
@@ -203,8 +212,11 @@ function verifySignaturesOf(server: ServerName, signed: SignedEvent): SignatureV
   for (const [keyId, signature] of signatures) {
     const key = signed.keys(server, keyId);
     if (key === undefined) missingKeys.push(keyId);
-    else if (!wasValidAt(key, signed)) reason = `the key ${keyId} of ${server} was not valid when the event was made`;
-    else if (verify(signed.message, signature, key.publicKey)) return { valid: true };
+    else if (!wasValidAt(key, signed)) {
+      reason = `the key ${keyId} of ${server} was not valid when the event was made`;
+      // Its server may have promised a longer time since we asked.
+      if (key.expiredTs === undefined) missingKeys.push(keyId);
+    } else if (verify(signed.message, signature, key.publicKey)) return { valid: true };
     else reason = `the signature of ${server} by ${keyId} is wrong`;
   }
   return { valid: false, server, reason, ...(missingKeys.length > 0 ? { missingKeys } : {}) };
