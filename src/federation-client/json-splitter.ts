@@ -1,0 +1,245 @@
+import { parseJson } from "../matrix/json.ts";
+import type { JsonValue } from "../matrix/json.ts";
+
+/** The text is no JSON object of the expected shape, or exceeds a limit. */
+export class LargeJsonError extends Error {
+  override readonly name = "LargeJsonError";
+}
+
+export interface SplitLimits {
+  /** The top-level lists whose elements come out one by one. */
+  readonly lists: ReadonlySet<string>;
+  readonly maxElementBytes: number;
+  readonly maxMemberBytes: number;
+}
+
+/** A piece of a large object: an element of one of its lists, or any other member as a whole. */
+export interface JsonPiece {
+  readonly kind: "element" | "member";
+  readonly key: string;
+  readonly value: JsonValue;
+}
+
+export interface JsonSplitter {
+  /** @returns the pieces that the chunk completes */
+  write(chunk: Uint8Array): readonly JsonPiece[];
+  /** To be called at the end of the text. */
+  end(): void;
+}
+
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+const OPEN_LIST = 0x5b;
+const BACKSLASH = 0x5c;
+const CLOSE_LIST = 0x5d;
+const OPEN_OBJECT = 0x7b;
+const CLOSE_OBJECT = 0x7d;
+
+/** Where in the outermost object, or in one of the lists, the next byte stands. */
+type Place =
+  | "start"
+  | "first-key"
+  | "key"
+  | "colon"
+  | "value"
+  | "after-member"
+  | "first-element"
+  | "element"
+  | "after-element"
+  | "end";
+
+interface Scan {
+  place: Place;
+  key: string;
+  /** Inside a key, an element or a member. */
+  capturing: boolean;
+  depth: number;
+  inString: boolean;
+  escaped: boolean;
+  parts: Uint8Array[];
+  partsBytes: number;
+  readonly listsSeen: Set<string>;
+}
+
+function isWhitespace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+/** @returns whether the byte closes the string */
+function scanStringByte(scan: Scan, byte: number): boolean {
+  if (scan.escaped) scan.escaped = false;
+  else if (byte === BACKSLASH) scan.escaped = true;
+  else if (byte === QUOTE) {
+    scan.inString = false;
+    return true;
+  }
+  return false;
+}
+
+/** The end (exclusive) of the value that is being captured, or -1 if it goes on behind the chunk. */
+function scanValue(scan: Scan, chunk: Uint8Array, from: number): number {
+  for (let at = from; at < chunk.length; at++) {
+    const byte = chunk[at] ?? 0;
+    if (scan.inString) {
+      if (scanStringByte(scan, byte) && scan.depth === 0) return at + 1;
+    } else if (byte === QUOTE) scan.inString = true;
+    // "[" and "{" differ in one bit, as do "]" and "}"; which of them matches is for parseJson to see.
+    else if ((byte | 0x20) === OPEN_OBJECT) scan.depth++;
+    else if ((byte | 0x20) === CLOSE_OBJECT) {
+      if (scan.depth <= 1) return at + scan.depth;
+      scan.depth--;
+    } else if (scan.depth === 0 && (byte === COMMA || byte === COLON || isWhitespace(byte))) return at;
+  }
+  return -1;
+}
+
+function textOf(scan: Scan, last: Uint8Array): string {
+  const bytes = scan.parts.length === 0 ? last : Buffer.concat([...scan.parts, last]);
+  try {
+    return UTF8.decode(bytes);
+  } catch {
+    throw new LargeJsonError("the text is not UTF-8");
+  }
+}
+
+function stopCapturing(scan: Scan): void {
+  scan.capturing = false;
+  scan.depth = 0;
+  scan.parts = [];
+  scan.partsBytes = 0;
+}
+
+function unexpected(byte: number, place: Place): LargeJsonError {
+  return new LargeJsonError(`unexpected byte 0x${byte.toString(16)} at "${place}"`);
+}
+
+/** Takes a byte outside of keys and values; true if a key or a value begins with it. */
+function step(scan: Scan, byte: number, lists: ReadonlySet<string>): boolean {
+  switch (scan.place) {
+    case "start":
+      return move(scan, byte, { [OPEN_OBJECT]: "first-key" });
+    case "first-key":
+      return byte === CLOSE_OBJECT ? move(scan, byte, { [CLOSE_OBJECT]: "end" }) : startKey(scan, byte);
+    case "key":
+      return startKey(scan, byte);
+    case "colon":
+      return move(scan, byte, { [COLON]: "value" });
+    case "value":
+      return lists.has(scan.key) ? startList(scan, byte) : true;
+    case "first-element":
+      if (byte === CLOSE_LIST) return move(scan, byte, { [CLOSE_LIST]: "after-member" });
+      scan.place = "element";
+      return true;
+    case "element":
+      return true;
+    case "after-element":
+      return move(scan, byte, { [COMMA]: "element", [CLOSE_LIST]: "after-member" });
+    case "after-member":
+      return move(scan, byte, { [COMMA]: "key", [CLOSE_OBJECT]: "end" });
+    case "end":
+      throw unexpected(byte, scan.place);
+  }
+}
+
+function move(scan: Scan, byte: number, next: Readonly<Record<number, Place>>): false {
+  const place = next[byte];
+  if (place === undefined) throw unexpected(byte, scan.place);
+  scan.place = place;
+  return false;
+}
+
+function startKey(scan: Scan, byte: number): true {
+  if (byte !== QUOTE) throw unexpected(byte, scan.place);
+  scan.place = "key";
+  return true;
+}
+
+function startList(scan: Scan, byte: number): false {
+  if (byte !== OPEN_LIST) throw new LargeJsonError(`"${scan.key}" is not a list`);
+  if (scan.listsSeen.has(scan.key)) throw new LargeJsonError(`"${scan.key}" is there twice`);
+  scan.listsSeen.add(scan.key);
+  scan.place = "first-element";
+  return false;
+}
+
+function finishValue(scan: Scan, last: Uint8Array): JsonPiece | undefined {
+  const value = parseJson(textOf(scan, last));
+  stopCapturing(scan);
+  switch (scan.place) {
+    case "key":
+      if (typeof value !== "string") throw new LargeJsonError("a key is not a string");
+      scan.key = value;
+      scan.place = "colon";
+      return undefined;
+    case "element":
+      scan.place = "after-element";
+      return { kind: "element", key: scan.key, value };
+    default:
+      scan.place = "after-member";
+      return { kind: "member", key: scan.key, value };
+  }
+}
+
+/**
+ * Cuts a large JSON object into pieces while its bytes arrive, holding no more than the piece under way. Only the
+ * outer grammar is read here; each piece goes through `parseJson`, so that numbers, nesting and syntax are judged by
+ * the same rules as in a small answer.
+ *
+ * `write` and `end` throw LargeJsonError or JsonSyntaxError; the splitter is of no use afterwards.
+ */
+export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
+  const scan: Scan = {
+    place: "start",
+    key: "",
+    capturing: false,
+    depth: 0,
+    inString: false,
+    escaped: false,
+    parts: [],
+    partsBytes: 0,
+    listsSeen: new Set(),
+  };
+
+  function checkSize(bytes: number): void {
+    const max = scan.place === "element" ? limits.maxElementBytes : limits.maxMemberBytes;
+    if (bytes > max) throw new LargeJsonError(`a value under "${scan.key}" is larger than ${max} bytes`);
+  }
+
+  /** @returns where to go on in the chunk, and the piece that ended there */
+  function capture(chunk: Uint8Array, from: number): { next: number; piece: JsonPiece | undefined } {
+    const end = scanValue(scan, chunk, from);
+    const part = chunk.subarray(from, end < 0 ? chunk.length : end);
+    checkSize(scan.partsBytes + part.length);
+    if (end >= 0) return { next: end, piece: finishValue(scan, part) };
+    // Copied, since the rest of the chunk need not be held for a value's beginning.
+    scan.parts.push(Uint8Array.from(part));
+    scan.partsBytes += part.length;
+    return { next: chunk.length, piece: undefined };
+  }
+
+  return {
+    write(chunk) {
+      const pieces: JsonPiece[] = [];
+      let at = 0;
+      while (at < chunk.length) {
+        if (!scan.capturing) {
+          const byte = chunk[at] ?? 0;
+          scan.capturing = !isWhitespace(byte) && step(scan, byte, limits.lists);
+          if (!scan.capturing) at++;
+        }
+        if (scan.capturing) {
+          const { next, piece } = capture(chunk, at);
+          at = next;
+          if (piece !== undefined) pieces.push(piece);
+        }
+      }
+      return pieces;
+    },
+    end() {
+      if (scan.place !== "end") throw new LargeJsonError("the text ends too early");
+    },
+  };
+}
