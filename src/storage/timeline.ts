@@ -1,6 +1,6 @@
 import type { RoomId } from "../matrix/identifiers.ts";
 import { EVENT_COLUMNS, storedEventOf, type StoredEvent } from "./events.ts";
-import { queryRow, queryRows, type Connection } from "./query.ts";
+import { queryRows, type Connection } from "./query.ts";
 
 /**
  * Positions stand between events: position n is behind the event with stream id n. Forward from n gives the events
@@ -32,14 +32,12 @@ export async function timeline(c: Connection, roomId: RoomId, range: TimelineRan
   return rows.map(storedEventOf);
 }
 
-/** The first of `count` stream ids for history fetched backwards; the following ones are smaller by one each. */
-export async function takeBackfillPositions(tx: Connection, count: number): Promise<bigint> {
-  const row = await queryRow<{ first: bigint }>(
+/** Stream ids for history fetched backwards, each smaller than all before it: the newest event takes the first. */
+export async function takeBackfillPositions(tx: Connection, count: number): Promise<readonly bigint[]> {
+  const rows = await queryRows<{ position: bigint }>(
     tx,
-    // One statement takes the block, so that two at once can't be given the same ids; gaps between them do no harm.
-    `SELECT setval('backfill_positions', nextval('backfill_positions') - $1 + 1) + $1 - 1 AS first`,
+    `SELECT nextval('backfill_positions') AS position FROM generate_series(1, $1)`,
     [count],
   );
-  if (!row) throw new Error("PostgreSQL gave no position");
-  return row.first;
+  return rows.map((row) => row.position);
 }

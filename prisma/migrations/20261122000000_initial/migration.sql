@@ -1,7 +1,14 @@
--- One order for everything that a client, an application service or another process is told.
--- A position is taken as the last step of a transaction, under a lock that is held until its commit
--- (docs/decisions), so that a reader never sees a later position before an earlier one.
-CREATE SEQUENCE stream_positions;
+-- One order for everything that a client, an application service or another process is told. A position is taken as the
+-- last step of a transaction, by moving this row on: it stays locked until the commit and is not seen by others before
+-- it, so that nobody ever sees a later position before an earlier one (src/storage/streams.ts).
+CREATE TABLE stream_position (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  position bigint NOT NULL
+);
+INSERT INTO stream_position (position) VALUES (0);
+
+-- History that is fetched backwards stands before everything else: -1, -2, ...
+CREATE SEQUENCE backfill_positions INCREMENT BY -1;
 
 -- ── Rooms, events, state ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -24,6 +31,7 @@ CREATE INDEX state_snapshots_room ON state_snapshots (room_id);
 CREATE INDEX state_snapshots_parent ON state_snapshots (parent_id);
 
 ALTER TABLE rooms ADD FOREIGN KEY (current_snapshot_id) REFERENCES state_snapshots;
+CREATE INDEX rooms_current_snapshot ON rooms (current_snapshot_id);
 
 -- Written in bulk together with their snapshot, hence no foreign key to check for each of 100,000 rows.
 CREATE TABLE state_snapshot_entries (
@@ -66,6 +74,7 @@ CREATE TABLE forward_extremities (
   event_id text NOT NULL REFERENCES events,
   PRIMARY KEY (room_id, event_id)
 );
+CREATE INDEX forward_extremities_event ON forward_extremities (event_id);
 
 -- The members of each room's current state, for look-ups by user and by server.
 CREATE TABLE current_memberships (
@@ -95,6 +104,7 @@ CREATE TABLE partial_state_rooms (
   join_event_id text REFERENCES events,
   joined_via text
 );
+CREATE INDEX partial_state_rooms_join_event ON partial_state_rooms (join_event_id);
 
 CREATE TABLE partial_state_rooms_servers (
   room_id text NOT NULL REFERENCES partial_state_rooms,

@@ -1,0 +1,119 @@
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
+import { execute, queryRows, type Connection } from "./query.ts";
+
+export type WaitingReason = "join-under-way" | "missing-prev-events";
+
+/** A PDU that can't be handled yet. Times are milliseconds since the epoch. */
+export interface WaitingPdu {
+  readonly eventId: EventId;
+  readonly roomId: RoomId;
+  readonly origin: ServerName;
+  readonly pdu: JsonValue;
+  readonly reason: WaitingReason;
+  readonly receivedAt: number;
+  readonly attempts: number;
+  readonly retryAt: number;
+}
+
+interface WaitingRow {
+  readonly event_id: EventId;
+  readonly room_id: RoomId;
+  readonly origin: ServerName;
+  readonly pdu: string;
+  readonly reason: WaitingReason;
+  readonly received_at: Date;
+  readonly attempts: number;
+  readonly retry_at: Date;
+}
+
+const COLUMNS = "event_id, room_id, origin, pdu, reason, received_at, attempts, retry_at";
+
+function waitingPduOf(row: WaitingRow): WaitingPdu {
+  return {
+    eventId: row.event_id,
+    roomId: row.room_id,
+    origin: row.origin,
+    pdu: parseJson(row.pdu),
+    reason: row.reason,
+    receivedAt: row.received_at.getTime(),
+    attempts: row.attempts,
+    retryAt: row.retry_at.getTime(),
+  };
+}
+
+/** Keeps the PDU; one that waits already stays as it is, but for its reason. */
+export async function addWaitingPdu(
+  c: Connection,
+  waiting: Omit<WaitingPdu, "attempts" | "retryAt"> & { readonly retryAt?: number },
+): Promise<void> {
+  await execute(
+    c,
+    `INSERT INTO waiting_pdus (event_id, room_id, origin, pdu, reason, received_at, retry_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7)
+     ON CONFLICT (event_id) DO UPDATE SET reason = EXCLUDED.reason`,
+    [
+      waiting.eventId,
+      waiting.roomId,
+      waiting.origin,
+      stringifyJson(waiting.pdu),
+      waiting.reason,
+      new Date(waiting.receivedAt),
+      new Date(waiting.retryAt ?? waiting.receivedAt),
+    ],
+  );
+}
+
+/** A room's, in the order in which they came. */
+export async function waitingPdusOf(
+  c: Connection,
+  roomId: RoomId,
+  filter: { readonly reason?: WaitingReason; readonly limit?: number } = {},
+): Promise<readonly WaitingPdu[]> {
+  const rows = await queryRows<WaitingRow>(
+    c,
+    `SELECT ${COLUMNS} FROM waiting_pdus WHERE room_id = $1 AND ($2::text IS NULL OR reason = $2)
+     ORDER BY received_at, event_id COLLATE "C" LIMIT $3`,
+    [roomId, filter.reason ?? null, filter.limit ?? null],
+  );
+  return rows.map(waitingPduOf);
+}
+
+/** Those whose time has come, in the order in which they came. */
+export async function dueWaitingPdus(
+  c: Connection,
+  due: { readonly now: number; readonly limit: number },
+): Promise<readonly WaitingPdu[]> {
+  const rows = await queryRows<WaitingRow>(
+    c,
+    `SELECT ${COLUMNS} FROM waiting_pdus WHERE retry_at <= $1
+     ORDER BY received_at, event_id COLLATE "C" LIMIT $2`,
+    [new Date(due.now), due.limit],
+  );
+  return rows.map(waitingPduOf);
+}
+
+/** Counts an attempt that failed. */
+export async function postponeWaitingPdu(c: Connection, eventId: EventId, retryAt: number): Promise<void> {
+  await execute(c, `UPDATE waiting_pdus SET attempts = attempts + 1, retry_at = $2 WHERE event_id = $1`, [
+    eventId,
+    new Date(retryAt),
+  ]);
+}
+
+export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise<void> {
+  await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1`, [eventId]);
+}
+
+export async function deleteWaitingPdusOf(c: Connection, roomId: RoomId): Promise<number> {
+  return execute(c, `DELETE FROM waiting_pdus WHERE room_id = $1`, [roomId]);
+}
+
+export async function countWaitingPdus(c: Connection, roomId: RoomId): Promise<number> {
+  const rows = await queryRows<{ count: number }>(
+    c,
+    `SELECT count(*)::integer AS count FROM waiting_pdus WHERE room_id = $1`,
+    [roomId],
+  );
+  return rows[0]?.count ?? 0;
+}
