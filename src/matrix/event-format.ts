@@ -1,8 +1,8 @@
-import { CanonicalJsonError, canonicalJson } from "./canonical-json.ts";
+import { CanonicalJsonError, canonicalJsonWithout } from "./canonical-json.ts";
 import type { Event, Pdu } from "./event.ts";
 import { canonicalModeOf, eventIdOf } from "./hashes.ts";
 import { isEventId, isRoomId, isServerName, isUserId, serverNameOf } from "./identifiers.ts";
-import { isJsonArray, isJsonObject, LosslessNumber } from "./json.ts";
+import { isJsonArray, isJsonObject, LosslessNumber, MAX_JSON_DEPTH } from "./json.ts";
 import type { JsonObject, JsonValue } from "./json.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
@@ -132,7 +132,8 @@ function checkEdges(
   if (edges.length > limit) return `${name} has ${edges.length} entries, more than ${limit}`;
   for (const edge of edges) {
     const eventId = rules.edgesCarryHashes ? idOfPair(edge) : edge;
-    if (!isEventId(eventId)) return `${name} holds something else than ${rules.edgesCarryHashes ? "pairs" : "event ids"}`;
+    if (!isEventId(eventId))
+      return `${name} holds something else than ${rules.edgesCarryHashes ? "pairs" : "event ids"}`;
     if (eventId.includes("\u0000")) return `${name} holds a NUL character`;
   }
   return undefined;
@@ -175,7 +176,8 @@ function checkSignatures(pdu: JsonObject): Complaint {
   if (!isJsonObject(signatures)) return "signatures is not an object";
   for (const ofServer of Object.values(signatures)) {
     if (!isJsonObject(ofServer)) return "signatures holds something else than objects";
-    if (Object.values(ofServer).some((signature) => typeof signature !== "string")) return "a signature is not a string";
+    if (Object.values(ofServer).some((signature) => typeof signature !== "string"))
+      return "a signature is not a string";
   }
   return undefined;
 }
@@ -200,26 +202,39 @@ function checkRedacts(pdu: JsonObject, rules: RoomVersionRules): Complaint {
  */
 function checkNumbers(pdu: JsonObject, rules: RoomVersionRules): Complaint {
   if (!rules.strictCanonicalJson) return undefined;
-  const found = findOddNumber(pdu, 0);
-  return found === undefined ? undefined : `the number ${found} is not written as an integer within ±(2^53 − 1)`;
+  for (const key of Object.keys(pdu)) {
+    const found = NOT_COUNTED.has(key) ? undefined : findOddNumber(pdu[key], 1);
+    if (found !== undefined) return `the number ${found} is not written as an integer within ±(2^53 − 1)`;
+  }
+  return undefined;
 }
-
-const DEEP_ENOUGH = 1001;
 
 function findOddNumber(value: JsonValue | undefined, depth: number): string | undefined {
   if (typeof value === "number") return Number.isSafeInteger(value) ? undefined : String(value);
-  if (typeof value !== "object" || value === null || depth > DEEP_ENOUGH) return undefined;
+  // What is nested too deeply is refused with the canonical form.
+  if (typeof value !== "object" || value === null || depth > MAX_JSON_DEPTH) return undefined;
   if (value instanceof LosslessNumber) return value.value === "-0" ? undefined : value.value;
-  for (const member of isJsonArray(value) ? value : Object.values(value)) {
-    const found = findOddNumber(member, depth + 1);
+  if (isJsonArray(value)) return findFirst(value, depth);
+  return findFirst(Object.values(value), depth);
+}
+
+function findFirst(values: readonly (JsonValue | undefined)[], depth: number): string | undefined {
+  for (const value of values) {
+    const found = findOddNumber(value, depth + 1);
     if (found !== undefined) return found;
   }
   return undefined;
 }
 
+/**
+ * Every server puts its own `unsigned` onto an event in passing: it is no part of what servers must agree on, and a fat
+ * one must not make us drop what others keep.
+ */
+const NOT_COUNTED = new Set(["unsigned"]);
+
 function checkCanonicalSize(pdu: JsonObject, rules: RoomVersionRules): Complaint {
   try {
-    const text = canonicalJson(pdu, canonicalModeOf(rules));
+    const text = canonicalJsonWithout(pdu, NOT_COUNTED, canonicalModeOf(rules));
     // No character takes more than three bytes per UTF-16 unit, so most events need not be measured.
     if (text.length * 3 > MAX_PDU_BYTES && Buffer.byteLength(text) > MAX_PDU_BYTES) {
       return `larger than ${MAX_PDU_BYTES} bytes`;
