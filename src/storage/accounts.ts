@@ -1,0 +1,113 @@
+import { createHash, randomBytes } from "node:crypto";
+import type { UserId } from "../matrix/identifiers.ts";
+import type { Database } from "./database.ts";
+import { hashPassword, passwordMatches } from "./password-hash.ts";
+
+export interface Profile {
+  readonly displayname: string | null;
+  readonly avatarUrl: string | null;
+}
+
+/** Who a request comes from. */
+export interface Session {
+  readonly userId: UserId;
+  readonly deviceId: string;
+}
+
+export interface DeviceRow {
+  readonly deviceId: string;
+  readonly displayName: string | null;
+}
+
+/** Tokens are random enough that a fast hash protects them; the token itself is never stored. */
+function tokenHash(token: string): string {
+  return createHash("sha256").update(token).digest("base64");
+}
+
+/** Makes an account, without a password one that only an operator can act for. False if the user exists already. */
+export async function createUser(database: Database, userId: UserId, password?: string): Promise<boolean> {
+  const passwordHash = password === undefined ? null : await hashPassword(password);
+  const { count } = await database.prisma.user.createMany({ data: [{ userId, passwordHash }], skipDuplicates: true });
+  return count === 1;
+}
+
+export async function userExists(database: Database, userId: UserId): Promise<boolean> {
+  return (await database.prisma.user.count({ where: { userId } })) === 1;
+}
+
+/** In the order of their ids. */
+export async function listUsers(database: Database): Promise<readonly UserId[]> {
+  const users = await database.prisma.user.findMany({ select: { userId: true }, orderBy: { userId: "asc" } });
+  return users.map((user) => user.userId as UserId);
+}
+
+export async function setPassword(database: Database, userId: UserId, password: string): Promise<void> {
+  await database.prisma.user.update({ where: { userId }, data: { passwordHash: await hashPassword(password) } });
+}
+
+/** False for a wrong password, an unknown user, and a user without a password. */
+export async function verifyPassword(database: Database, userId: UserId, password: string): Promise<boolean> {
+  const user = await database.prisma.user.findUnique({ where: { userId }, select: { passwordHash: true } });
+  if (user?.passwordHash == null) {
+    // As much work as for a user that exists: the time of the answer tells nothing.
+    await hashPassword(password);
+    return false;
+  }
+  return passwordMatches(password, user.passwordHash);
+}
+
+/** Undefined for an unknown user. */
+export async function loadProfile(database: Database, userId: UserId): Promise<Profile | undefined> {
+  const user = await database.prisma.user.findUnique({
+    where: { userId },
+    select: { displayname: true, avatarUrl: true },
+  });
+  return user ?? undefined;
+}
+
+export async function setProfile(database: Database, userId: UserId, profile: Partial<Profile>): Promise<void> {
+  await database.prisma.user.update({ where: { userId }, data: profile });
+}
+
+/** Logs a device in (a known one again: its older tokens end) and gives its access token. */
+export async function createSession(
+  database: Database,
+  session: Session,
+  displayName?: string,
+): Promise<string> {
+  const { userId, deviceId } = session;
+  const token = `fj_${randomBytes(32).toString("base64url")}`;
+  const named = displayName === undefined ? {} : { displayName };
+  await database.prisma.$transaction([
+    database.prisma.device.upsert({
+      where: { userId_deviceId: { userId, deviceId } },
+      create: { userId, deviceId, ...named },
+      update: named,
+    }),
+    database.prisma.accessToken.deleteMany({ where: { userId, deviceId } }),
+    database.prisma.accessToken.create({ data: { tokenHash: tokenHash(token), userId, deviceId } }),
+  ]);
+  return token;
+}
+
+export async function sessionOf(database: Database, token: string): Promise<Session | undefined> {
+  const row = await database.prisma.accessToken.findUnique({
+    where: { tokenHash: tokenHash(token) },
+    select: { userId: true, deviceId: true },
+  });
+  return row ? { userId: row.userId as UserId, deviceId: row.deviceId } : undefined;
+}
+
+/** In the order of their ids. */
+export async function devicesOf(database: Database, userId: UserId): Promise<readonly DeviceRow[]> {
+  return database.prisma.device.findMany({
+    where: { userId },
+    select: { deviceId: true, displayName: true },
+    orderBy: { deviceId: "asc" },
+  });
+}
+
+/** Logs a device out: it and its tokens are gone. */
+export async function deleteDevice(database: Database, session: Session): Promise<void> {
+  await database.prisma.device.deleteMany({ where: { userId: session.userId, deviceId: session.deviceId } });
+}
