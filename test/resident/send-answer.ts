@@ -1,0 +1,49 @@
+import { once } from "node:events";
+import type { ServerResponse } from "node:http";
+import { isJsonObject, stringifyJson } from "../../src/matrix/json.ts";
+import type { Answer } from "./answer.ts";
+import { lieNamed, troubleOf } from "./trouble.ts";
+import type { Trouble } from "./trouble.ts";
+
+/** Writes an answer, as slowly, as incompletely or as falsely as the troubles ask. */
+export async function sendAnswer(
+  response: ServerResponse,
+  answer: Answer,
+  troubles: readonly Trouble[],
+): Promise<void> {
+  response.writeHead(answer.status, { "content-type": "application/json" });
+  const pieces = "pieces" in answer ? answer.pieces : [bodyText(answer, troubles)];
+  if (troubleOf(troubles, "half-body") !== undefined) {
+    const whole = [...pieces].join("");
+    response.write(whole.slice(0, whole.length / 2), () => response.destroy());
+    return;
+  }
+  const rate = troubleOf(troubles, "slow")?.bytesPerSecond;
+  for (const piece of pieces) {
+    if (response.destroyed) return;
+    if (rate === undefined) await writePiece(response, piece);
+    else await writeSlowly(response, piece, rate);
+  }
+  response.end();
+}
+
+function bodyText(answer: Extract<Answer, { body: unknown }>, troubles: readonly Trouble[]): string {
+  const changes = lieNamed(troubles, "answer")?.changes;
+  if (changes === undefined || !isJsonObject(answer.body)) return stringifyJson(answer.body);
+  return stringifyJson({ ...answer.body, ...changes });
+}
+
+async function writePiece(response: ServerResponse, piece: string): Promise<void> {
+  if (response.write(piece)) return;
+  await Promise.race([once(response, "drain"), once(response, "close")]);
+}
+
+const TICKS_PER_SECOND = 20;
+
+async function writeSlowly(response: ServerResponse, piece: string, bytesPerSecond: number): Promise<void> {
+  const step = Math.max(1, Math.floor(bytesPerSecond / TICKS_PER_SECOND));
+  for (let at = 0; at < piece.length && !response.destroyed; at += step) {
+    await writePiece(response, piece.slice(at, at + step));
+    await new Promise((resolve) => setTimeout(resolve, 1000 / TICKS_PER_SECOND));
+  }
+}
