@@ -48,7 +48,8 @@ function groupsOf(address: string): readonly number[] {
   // The URL parser writes every form, an embedded dotted quad included, as hexadecimal groups.
   const canonical = new URL(`http://[${address}]`).hostname.slice(1, -1);
   const [head = "", tail] = canonical.split("::");
-  const groups = (text: string): number[] => (text === "" ? [] : text.split(":").map((group) => Number.parseInt(group, 16)));
+  const groups = (text: string): number[] =>
+    text === "" ? [] : text.split(":").map((group) => Number.parseInt(group, 16));
   if (tail === undefined) return groups(head);
   const [front, back] = [groups(head), groups(tail)];
   return [...front, ...Array<number>(8 - front.length - back.length).fill(0), ...back];

@@ -8,6 +8,17 @@ import type {
 } from "../federation-api/endpoints.ts";
 import type { EventId, KeyId, RoomAlias, RoomId, ServerName, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../matrix/json.ts";
+import type { SigningKey } from "../matrix/signatures.ts";
+import type { Database } from "../storage/database.ts";
+import { createBackoff } from "./backoff.ts";
+import type { CallContext } from "./call-server.ts";
+import type { AddressLookup } from "./connections.ts";
+import { createDestinationSlots } from "./destination-slots.ts";
+import type { DiscoverySources } from "./discovery.ts";
+import { eventCalls } from "./event-calls.ts";
+import { membershipCalls } from "./membership-calls.ts";
+import { queryCalls } from "./query-calls.ts";
+import { createTransport } from "./transport.ts";
 
 /** How one call may differ from its endpoint's defaults. */
 export interface CallOptions {
@@ -115,4 +126,44 @@ export interface FederationClient {
   noteServerAlive(server: ServerName): Promise<void>;
   /** Ends idle connections and aborts calls under way. */
   close(): Promise<void>;
+}
+
+export interface FederationClientOptions {
+  readonly serverName: ServerName;
+  readonly signingKey: SigningKey;
+  readonly database: Database;
+  /** CIDR ranges that are never connected to; empty allows all. */
+  readonly ipBlocklist: readonly string[];
+  readonly verifyCertificates: boolean;
+  /** PEM certificates of authorities trusted besides the usual ones. */
+  readonly extraAuthorities?: string | undefined;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** Instead of the system's resolver. */
+  readonly lookup?: AddressLookup | undefined;
+  /** Instead of the hosts' own well-known files and SRV records. */
+  readonly discovery?: Partial<DiscoverySources> | undefined;
+  /** Requests under way to one server (16). */
+  readonly requestsPerServer?: number;
+  /** Told of each server whose back-off is lifted because it talked to us. */
+  readonly onServerAlive?: (server: ServerName) => void;
+}
+
+const REQUESTS_PER_SERVER = 16;
+
+/** Makes the one client of a process. Connections are opened at first use and kept for a while. */
+export function createFederationClient(options: FederationClientOptions): FederationClient {
+  const transport = createTransport(options);
+  const backoff = createBackoff(options.database, options.now);
+  const slots = createDestinationSlots(options.requestsPerServer ?? REQUESTS_PER_SERVER);
+  const context: CallContext = { serverName: options.serverName, transport, backoff, slots };
+  return {
+    ...membershipCalls(context),
+    ...eventCalls(context, options),
+    ...queryCalls(context),
+    async noteServerAlive(server) {
+      if (await backoff.lift(server)) options.onServerAlive?.(server);
+    },
+    close: () => transport.close(),
+  };
 }

@@ -6,7 +6,7 @@ export interface DestinationSlots {
    * @returns the function that gives the slot back
    * @throws the signal's reason if it aborts while waiting
    */
-  take(server: ServerName, signal: AbortSignal): Promise<() => void>;
+  take(server: ServerName, signal?: AbortSignal): Promise<() => void>;
 }
 
 interface Line {
@@ -28,24 +28,24 @@ export function createDestinationSlots(perServer: number): DestinationSlots {
     if (line.taken === 0) lines.delete(server);
   }
 
-  function waitInLine(line: Line, signal: AbortSignal): Promise<void> {
+  function waitInLine(line: Line, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
         line.waiting.delete(proceed);
-        reject(signal.reason as Error);
+        reject(signal?.reason as Error);
       };
       const proceed = (): void => {
-        signal.removeEventListener("abort", onAbort);
+        signal?.removeEventListener("abort", onAbort);
         resolve();
       };
       line.waiting.add(proceed);
-      signal.addEventListener("abort", onAbort, { once: true });
+      signal?.addEventListener("abort", onAbort, { once: true });
     });
   }
 
   return {
     async take(server, signal) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       const line = lines.get(server) ?? { taken: 0, waiting: new Set() };
       lines.set(server, line);
       if (line.taken < perServer) line.taken++;

@@ -23,7 +23,7 @@ export interface JsonPiece {
 export interface JsonSplitter {
   /** @returns the pieces that the chunk completes */
   write(chunk: Uint8Array): readonly JsonPiece[];
-  /** To be called at the end of the text. */
+  /** To be called at the end of the text: it must be whole, with all of the lists. */
   end(): void;
 }
 
@@ -240,6 +240,8 @@ export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
     },
     end() {
       if (scan.place !== "end") throw new LargeJsonError("the text ends too early");
+      const missing = [...limits.lists].find((list) => !scan.listsSeen.has(list));
+      if (missing !== undefined) throw new LargeJsonError(`"${missing}" is not there`);
     },
   };
 }

@@ -7,7 +7,8 @@ import type { FederationFailureKind } from "./failures.ts";
 /** How far a request had come: an error means another thing once the answer has begun. */
 export type RequestPhase = "connecting" | "reading";
 
-const CERTIFICATE_CODE = /^(?:ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_CA|HOSTNAME_MISMATCH)/;
+const CERTIFICATE_CODE =
+  /^(?:ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_|INVALID_CA|HOSTNAME_MISMATCH)/;
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOTFOUND: "its name has no address",

@@ -1,0 +1,77 @@
+import { LRUCache } from "lru-cache";
+import type { ServerName } from "../matrix/identifiers.ts";
+import type { Database } from "../storage/database.ts";
+import { clearBackOff, loadBackOff, storeBackOff } from "../storage/destinations.ts";
+import type { DestinationBackOff } from "../storage/destinations.ts";
+import { FederationFailure } from "./failures.ts";
+
+/** Which servers are left alone for a while, since they failed; shared by all processes through the database. */
+export interface Backoff {
+  /** @throws FederationFailure of kind `backing-off` while the server is left alone */
+  check(server: ServerName): Promise<void>;
+  failed(failure: FederationFailure): Promise<void>;
+  succeeded(server: ServerName): Promise<void>;
+  /** The server has talked to us, so it may be asked again at once. True if it was being left alone. */
+  lift(server: ServerName): Promise<boolean>;
+}
+
+export const FIRST_INTERVAL_MS = 30_000;
+export const MAX_INTERVAL_MS = 60 * 60_000;
+const GROWTH = 2;
+/** A server that talks to us all the time needs no look into the database each time. */
+const LIFT_AT_MOST_EVERY_MS = 5_000;
+
+/**
+ * What one more failure makes of a server's back-off. Several requests that were under way together count as one
+ * failure: the interval grows only if the last one was over.
+ */
+export function nextBackOff(
+  known: DestinationBackOff | undefined,
+  failure: FederationFailure,
+  now: number,
+): DestinationBackOff {
+  const { server: serverName, reason: lastError } = failure;
+  if (known !== undefined && known.retryAt > now) return { ...known, lastError };
+  const grown = known === undefined ? FIRST_INTERVAL_MS : known.retryIntervalMs * GROWTH;
+  const retryIntervalMs = Math.min(Math.max(grown, failure.retryAfterMs ?? 0), MAX_INTERVAL_MS);
+  const failingSince = known?.failingSince ?? now;
+  return { serverName, failingSince, retryAt: now + retryIntervalMs, retryIntervalMs, lastError };
+}
+
+export function createBackoff(database: Database, now: () => number): Backoff {
+  const { pool } = database;
+  const liftedAt = new LRUCache<ServerName, number>({ max: 10_000 });
+  /** Servers that this process believes to be failing: the others' successes need no write. */
+  const failing = new LRUCache<ServerName, true>({ max: 10_000 });
+
+  return {
+    async check(server) {
+      const known = await loadBackOff(pool, server);
+      if (known === undefined) return;
+      failing.set(server, true);
+      const retryAfterMs = known.retryAt - now();
+      if (retryAfterMs <= 0) return;
+      const reason = `it is left alone for ${Math.ceil(retryAfterMs / 1000)} s more, since it failed: ${known.lastError}`;
+      throw new FederationFailure({ kind: "backing-off", server, reason, retryAfterMs });
+    },
+    async failed(failure) {
+      const { server } = failure;
+      const known = await loadBackOff(pool, server);
+      await storeBackOff(pool, nextBackOff(known, failure, now()));
+      failing.set(server, true);
+      liftedAt.delete(server);
+    },
+    async succeeded(server) {
+      if (!failing.has(server)) return;
+      await clearBackOff(pool, server);
+      failing.delete(server);
+    },
+    async lift(server) {
+      const last = liftedAt.get(server);
+      if (last !== undefined && now() - last < LIFT_AT_MOST_EVERY_MS) return false;
+      liftedAt.set(server, now());
+      failing.delete(server);
+      return clearBackOff(pool, server);
+    },
+  };
+}
