@@ -70,11 +70,7 @@ export async function setProfile(database: Database, userId: UserId, profile: Pa
 }
 
 /** Logs a device in (a known one again: its older tokens end) and gives its access token. */
-export async function createSession(
-  database: Database,
-  session: Session,
-  displayName?: string,
-): Promise<string> {
+export async function createSession(database: Database, session: Session, displayName?: string): Promise<string> {
   const { userId, deviceId } = session;
   const token = `fj_${randomBytes(32).toString("base64url")}`;
   const named = displayName === undefined ? {} : { displayName };

@@ -11,10 +11,7 @@ const CHAIN = `WITH RECURSIVE chain (event_id) AS (
   )`;
 
 /** The auth edges of the events and of their whole auth chains, as far as we have them. */
-export async function loadAuthEdges(
-  c: Connection,
-  ids: readonly EventId[],
-): Promise<Map<EventId, readonly EventId[]>> {
+export async function loadAuthEdges(c: Connection, ids: readonly EventId[]): Promise<Map<EventId, readonly EventId[]>> {
   const rows = await queryRows<{ id: EventId; edges: readonly EventId[] }>(
     c,
     `${CHAIN} SELECT events.event_id AS id, auth_event_ids AS edges FROM chain JOIN events USING (event_id)`,

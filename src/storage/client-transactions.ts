@@ -8,10 +8,7 @@ export interface ClientTransactionKey {
 }
 
 /** The event that an earlier request with this transaction id has made. */
-export async function clientTransactionEvent(
-  c: Connection,
-  key: ClientTransactionKey,
-): Promise<EventId | undefined> {
+export async function clientTransactionEvent(c: Connection, key: ClientTransactionKey): Promise<EventId | undefined> {
   const row = await queryRow<{ id: EventId }>(
     c,
     `SELECT event_id AS id FROM client_transactions WHERE user_id = $1 AND device_id = $2 AND txn_id = $3`,
@@ -20,8 +17,8 @@ export async function clientTransactionEvent(
   return row?.id;
 }
 
-/** The transaction id under which a device sent the event, which is told to that device alone. */
-export async function clientTransactionIds(
+/** The transaction ids under which a device sent the events, which are told to that device alone. */
+export async function transactionIdsOf(
   c: Connection,
   device: { readonly userId: UserId; readonly deviceId: string },
   eventIds: readonly EventId[],
@@ -41,11 +38,12 @@ export async function storeClientTransaction(
   key: ClientTransactionKey,
   eventId: EventId,
 ): Promise<void> {
-  await execute(
-    tx,
-    `INSERT INTO client_transactions (user_id, device_id, txn_id, event_id) VALUES ($1, $2, $3, $4)`,
-    [key.userId, key.deviceId, key.txnId, eventId],
-  );
+  await execute(tx, `INSERT INTO client_transactions (user_id, device_id, txn_id, event_id) VALUES ($1, $2, $3, $4)`, [
+    key.userId,
+    key.deviceId,
+    key.txnId,
+    eventId,
+  ]);
 }
 
 /** Forgets those made before `before` (milliseconds). */

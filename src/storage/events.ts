@@ -1,4 +1,12 @@
-import { isStateEvent, prevEventIds, authEventIds, depthOf, originServerTsOf, type Event, type Pdu } from "../matrix/event.ts";
+import {
+  isStateEvent,
+  prevEventIds,
+  authEventIds,
+  depthOf,
+  originServerTsOf,
+  type Event,
+  type Pdu,
+} from "../matrix/event.ts";
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../matrix/json.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";

@@ -73,11 +73,10 @@ export async function joinedRooms(c: Connection, userId: UserId): Promise<RoomId
 }
 
 export async function membershipOf(c: Connection, roomId: RoomId, userId: UserId): Promise<Member | undefined> {
-  return queryRow<Member>(
-    c,
-    `SELECT ${MEMBER_COLUMNS} FROM current_memberships WHERE room_id = $1 AND user_id = $2`,
-    [roomId, userId],
-  );
+  return queryRow<Member>(c, `SELECT ${MEMBER_COLUMNS} FROM current_memberships WHERE room_id = $1 AND user_id = $2`, [
+    roomId,
+    userId,
+  ]);
 }
 
 /** All members of the current state, left and banned ones included. */

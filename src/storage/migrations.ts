@@ -75,10 +75,7 @@ async function readMigrations(directory: string): Promise<readonly Migration[]> 
  * @returns the names of the migrations that were applied now
  * @throws MigrationError
  */
-export async function migrate(
-  url: string,
-  options: { readonly directory?: string } = {},
-): Promise<readonly string[]> {
+export async function migrate(url: string, options: { readonly directory?: string } = {}): Promise<readonly string[]> {
   const migrations = await readMigrations(options.directory ?? migrationsDirectory());
   const client = new pg.Client({ connectionString: url, application_name: "fastjoin migrate" });
   await client.connect();

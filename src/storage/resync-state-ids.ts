@@ -32,11 +32,10 @@ export async function loadResyncStateIds(
   roomId: RoomId,
   eventId: EventId,
 ): Promise<ResyncStateIds | undefined> {
-  return queryRow<ResyncStateIds>(
-    c,
-    `SELECT ${COLUMNS} FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`,
-    [roomId, eventId],
-  );
+  return queryRow<ResyncStateIds>(c, `SELECT ${COLUMNS} FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`, [
+    roomId,
+    eventId,
+  ]);
 }
 
 /** Ids of the room's unfinished answers that we don't have as events. */

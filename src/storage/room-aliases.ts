@@ -1,5 +1,6 @@
 import type { RoomAlias, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { Database } from "./database.ts";
+import { execute, type Connection } from "./query.ts";
 
 export interface RoomAliasRow {
   readonly roomAlias: RoomAlias;
@@ -7,10 +8,17 @@ export interface RoomAliasRow {
   readonly creator: UserId;
 }
 
-/** False if the alias is taken. */
-export async function createRoomAlias(database: Database, alias: RoomAliasRow): Promise<boolean> {
-  const { count } = await database.prisma.roomAlias.createMany({ data: [{ ...alias }], skipDuplicates: true });
-  return count === 1;
+/** Part of the transaction that makes the room. False if the alias is taken. */
+export async function insertAlias(
+  tx: Connection,
+  { alias, roomId, creator }: { readonly alias: RoomAlias; readonly roomId: RoomId; readonly creator: UserId },
+): Promise<boolean> {
+  const written = await execute(
+    tx,
+    `INSERT INTO room_aliases (room_alias, room_id, creator) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+    [alias, roomId, creator],
+  );
+  return written === 1;
 }
 
 export async function resolveRoomAlias(database: Database, roomAlias: RoomAlias): Promise<RoomAliasRow | undefined> {

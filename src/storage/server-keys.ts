@@ -44,10 +44,7 @@ export async function storeServerKeys(c: Connection, keys: readonly ServerKeyRow
 }
 
 /** All keys that are remembered of the servers. */
-export async function loadServerKeys(
-  c: Connection,
-  servers: readonly ServerName[],
-): Promise<readonly ServerKeyRow[]> {
+export async function loadServerKeys(c: Connection, servers: readonly ServerName[]): Promise<readonly ServerKeyRow[]> {
   const rows = await queryRows<Row>(
     c,
     `SELECT server_name, key_id, public_key, valid_until_ts, expired_ts, fetched_at FROM server_keys
