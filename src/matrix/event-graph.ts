@@ -1,20 +1,26 @@
 import type { EventId } from "./identifiers.ts";
 
 /**
+ * `cyclic` holds the events on a cycle and those that depend on one: where ids are hashes there can be none, and in room
+ * versions 1 and 2 somebody made them up.
+ */
+export interface TopologicalOrder<E> {
+  readonly ordered: readonly E[];
+  readonly cyclic: readonly E[];
+}
+
+/**
  * Orders events so that whatever an event names by its edges comes before it.
  *
  * The order depends on the set of the events only, not on the order in which they are given. Edges to events outside
  * the set are ignored. Takes no stack, however deep the graph is.
- *
- * Events on a cycle, and those that depend on one, are left out: where ids are hashes there can be none, and in room
- * versions 1 and 2 somebody made them up. Compare the lengths to find out.
  *
  * @param edgesOf the ids an event points at, for instance `(event) => authEventIds(event.pdu)`
  */
 export function topologicalOrder<E extends { readonly eventId: EventId }>(
   events: Iterable<E>,
   edgesOf: (event: E) => readonly EventId[],
-): readonly E[] {
+): TopologicalOrder<E> {
   const byId = new Map([...events].map((event) => [event.eventId, event]));
   const sorted = [...byId.values()].sort((one, other) => (one.eventId < other.eventId ? -1 : 1));
   const waitingFor = new Map<EventId, number>();
@@ -45,7 +51,8 @@ export function topologicalOrder<E extends { readonly eventId: EventId }>(
       }
     }
   }
-  return ordered;
+  const isCyclic = ({ eventId }: E): boolean => (waitingFor.get(eventId) ?? 0) > 0;
+  return { ordered, cyclic: ordered.length === sorted.length ? [] : sorted.filter(isCyclic) };
 }
 
 /**

@@ -80,3 +80,12 @@ export function eventIdOf(pdu: Pdu, rules: RoomVersionRules): EventId {
 export function roomIdOfCreateEvent(pdu: Pdu, rules: RoomVersionRules): RoomId {
   return `!${eventIdOf(pdu, rules).slice(1)}`;
 }
+
+/**
+ * The tie-breaker of state resolution in room version 1: SHA-1 of the id, in hexadecimal.
+ *
+ * @see https://spec.matrix.org/v1.19/rooms/v1/#state-resolution
+ */
+export function sha1OfEventId(eventId: EventId): string {
+  return createHash("sha1").update(eventId, "utf8").digest("hex");
+}

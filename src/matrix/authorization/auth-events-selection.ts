@@ -1,7 +1,8 @@
-import { authEventIds } from "../event.ts";
+import { authEventIds, isStateEvent } from "../event.ts";
 import type { Event } from "../event.ts";
 import type { RoomVersionRules } from "../room-versions.ts";
 import { stateKeyOf } from "../state.ts";
+import type { StateKey } from "../state.ts";
 import { authTypesFor } from "./auth-types.ts";
 import { allow, reject } from "./verdict.ts";
 import type { AuthVerdict } from "./verdict.ts";
@@ -24,7 +25,7 @@ export function checkAuthEventsSelection(
     return allow("auth_events.create");
   }
   const expected = new Set(authTypesFor(event.pdu, rules).map(([type, stateKey]) => stateKeyOf(type, stateKey)));
-  const seen = new Set<string>();
+  const seen = new Set<StateKey>();
 
   // An event id that is named twice is a duplicate of its type and state key too.
   const ids = authEventIds(event.pdu);
@@ -33,27 +34,9 @@ export function checkAuthEventsSelection(
   }
 
   for (const authEvent of authEvents) {
-    if (authEvent === undefined) {
-      return reject("auth_events.missing", "an auth event is not known");
-    }
-    const { eventId, roomId, pdu, rejected } = authEvent;
-    // v1 on, last of rule 2 (v12: rule 3.5): if any is of another room, reject.
-    if (roomId !== event.roomId) {
-      return reject("auth_events.other-room", `${eventId} is of the room ${roomId}`);
-    }
-    // v1 on, rule 2.2 (v12: rule 3.2): entries that the auth events selection does not name: reject.
-    const key = pdu.state_key === undefined ? undefined : stateKeyOf(pdu.type, pdu.state_key);
-    if (key === undefined || !expected.has(key)) {
-      return reject("auth_events.unexpected", `${eventId} (${pdu.type}) does not belong to the selection`);
-    }
-    // v1 on, rule 2.1 (v12: rule 3.1): duplicate entries for a type and state_key: reject.
-    if (seen.has(key)) {
-      return reject("auth_events.duplicate", `${eventId} is a second ${pdu.type}`);
-    }
-    seen.add(key);
-    // v1 on, rule 2.3 (v12: rule 3.3): entries that were themselves rejected: reject.
-    if (rejected) {
-      return reject("auth_events.rejected", `${eventId} was rejected`);
+    const refusal = checkEntry(event, authEvent, expected, seen);
+    if (refusal !== undefined) {
+      return refusal;
     }
   }
 
@@ -62,4 +45,33 @@ export function checkAuthEventsSelection(
     return reject("auth_events.no-create", "the create event is not among the auth events");
   }
   return allow("auth_events");
+}
+
+/** @param seen the keys of the entries before this one; this one's is added */
+function checkEntry(
+  event: Event,
+  authEvent: Event | undefined,
+  expected: ReadonlySet<StateKey>,
+  seen: Set<StateKey>,
+): AuthVerdict | undefined {
+  if (authEvent === undefined) {
+    return reject("auth_events.missing", "an auth event is not known");
+  }
+  const { eventId, roomId, pdu, rejected } = authEvent;
+  // v1 on, last of rule 2 (v12: rule 3.5): if any is of another room, reject.
+  if (roomId !== event.roomId) {
+    return reject("auth_events.other-room", `${eventId} is of the room ${roomId}`);
+  }
+  // v1 on, rule 2.2 (v12: rule 3.2): entries that the auth events selection does not name: reject.
+  const key = stateKeyOf(pdu.type, pdu.state_key ?? "");
+  if (!isStateEvent(pdu) || !expected.has(key)) {
+    return reject("auth_events.unexpected", `${eventId} (${pdu.type}) does not belong to the selection`);
+  }
+  // v1 on, rule 2.1 (v12: rule 3.1): duplicate entries for a type and state_key: reject.
+  if (seen.has(key)) {
+    return reject("auth_events.duplicate", `${eventId} is a second ${pdu.type}`);
+  }
+  seen.add(key);
+  // v1 on, rule 2.3 (v12: rule 3.3): entries that were themselves rejected: reject.
+  return rejected ? reject("auth_events.rejected", `${eventId} was rejected`) : undefined;
 }

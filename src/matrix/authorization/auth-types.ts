@@ -42,7 +42,7 @@ function addMemberTypes(
     types.push(["m.room.member", target]);
   }
   const membership = stringProperty(content, "membership");
-  if (membership === "join" || membership === "invite" || (membership === "knock" && rules.knocking)) {
+  if (isDecidedByJoinRules(membership, rules)) {
     types.push(["m.room.join_rules", ""]);
   }
   const token = membership === "invite" ? thirdPartyToken(content) : undefined;
@@ -50,13 +50,18 @@ function addMemberTypes(
     types.push(["m.room.third_party_invite", token]);
   }
   // v8 on: the member event of the user whose server vouches for a restricted join.
-  const authorisingUser =
-    membership === "join" && rules.restrictedJoins
-      ? stringProperty(content, "join_authorised_via_users_server")
-      : undefined;
+  const authorisingUser = membership === "join" && rules.restrictedJoins ? vouchingUser(content) : undefined;
   if (authorisingUser !== undefined && authorisingUser !== sender && authorisingUser !== target) {
     types.push(["m.room.member", authorisingUser]);
   }
+}
+
+function isDecidedByJoinRules(membership: string | undefined, rules: RoomVersionRules): boolean {
+  return membership === "join" || membership === "invite" || (membership === "knock" && rules.knocking);
+}
+
+function vouchingUser(content: JsonObject): string | undefined {
+  return stringProperty(content, "join_authorised_via_users_server");
 }
 
 function thirdPartyToken(content: JsonObject): string | undefined {
