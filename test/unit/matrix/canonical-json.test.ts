@@ -26,9 +26,12 @@ describe("canonicalJson", () => {
     expect(() => canonicalJson({ [text]: 1 }, "strict")).toThrow(CanonicalJsonError);
   });
 
-  it.each(["9007199254740993", "1.0", "1e3", "-0", "0.5", "1E400"])("writes %s as it was written in lax mode", (number) => {
-    expect(canonicalJson(parseJson(`{"n":${number}}`), "lax")).toBe(`{"n":${number}}`);
-  });
+  it.each(["9007199254740993", "1.0", "1e3", "-0", "0.5", "1E400"])(
+    "writes %s as it was written in lax mode",
+    (number) => {
+      expect(canonicalJson(parseJson(`{"n":${number}}`), "lax")).toBe(`{"n":${number}}`);
+    },
+  );
 
   it.each(["9007199254740992", "-9007199254740992", "1.0", "1.5", "1e400", "1e-1", "10e-1", "1e16"])(
     "refuses %s in strict mode",

@@ -2,21 +2,30 @@ import { describe, expect, it } from "vitest";
 import { JsonSyntaxError, LosslessNumber, MAX_JSON_DEPTH, parseJson, stringifyJson } from "../../../src/matrix/json.ts";
 
 describe("parseJson", () => {
-  it.each(["9007199254740993", "-9007199254740993", "1.0", "1e3", "1E+3", "-0", "0.5", "123456789012345678901234567890"])(
-    "keeps the number %s as it was written",
-    (text) => {
-      expect(parseJson(text)).toEqual(new LosslessNumber(text));
-      expect(parseJson(`{"a":[${text}]}`)).toEqual({ a: [new LosslessNumber(text)] });
-      expect(parseJson(` [ ${text} ] `)).toEqual([new LosslessNumber(text)]);
-    },
-  );
+  it.each([
+    "9007199254740993",
+    "-9007199254740993",
+    "1.0",
+    "1e3",
+    "1E+3",
+    "-0",
+    "0.5",
+    "123456789012345678901234567890",
+  ])("keeps the number %s as it was written", (text) => {
+    expect(parseJson(text)).toEqual(new LosslessNumber(text));
+    expect(parseJson(`{"a":[${text}]}`)).toEqual({ a: [new LosslessNumber(text)] });
+    expect(parseJson(` [ ${text} ] `)).toEqual([new LosslessNumber(text)]);
+  });
 
   it("gives plain numbers for integers within ±(2^53 − 1)", () => {
-    expect(parseJson("[0,-1,9007199254740991,-9007199254740991]")).toEqual([0, -1, 9007199254740991, -9007199254740991]);
+    expect(parseJson("[0,-1,9007199254740991,-9007199254740991]")).toEqual([
+      0, -1, 9007199254740991, -9007199254740991,
+    ]);
   });
 
   it("reads both ways alike what has no lossy number", () => {
-    const text = '{"s":"q\\"\\\\ \\u00e9\\ud83d\\ude00\\n","e":{},"l":[],"n":null,"t":true,"f":false,"__proto__":{"x":1},"":2}';
+    const text =
+      '{"s":"q\\"\\\\ \\u00e9\\ud83d\\ude00\\n","e":{},"l":[],"n":null,"t":true,"f":false,"__proto__":{"x":1},"":2}';
     const lossless = parseJson(`[${text},1.5]`) as readonly unknown[];
     expect(lossless[0]).toEqual(parseJson(text));
     expect(stringifyJson(lossless[0] as never)).toBe(JSON.stringify(JSON.parse(text)));

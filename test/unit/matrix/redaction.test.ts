@@ -80,7 +80,14 @@ describe.each(ROOM_VERSIONS)("redact in room version %s", (version) => {
   });
 
   it("keeps the top-level keys of the version", () => {
-    const extra = { origin: "example.org", membership: "join", prev_state: [], unsigned: { age: 1 }, redacts: "$x", x: 1 };
+    const extra = {
+      origin: "example.org",
+      membership: "join",
+      prev_state: [],
+      unsigned: { age: 1 },
+      redacts: "$x",
+      x: 1,
+    };
     const signed = { hashes: { sha256: "h" }, signatures: { "example.org": { "ed25519:a": "s" } }, state_key: "" };
     const pdu = aPdu(rules, { ...extra, ...signed });
     const { content: _, ...expected } = aPdu(rules, signed);

@@ -25,7 +25,11 @@ function verdictOf(pdu: Pdu, rules: RoomVersionRules, keys: KeyLookup = TEST_KEY
 
 describe("signJson", () => {
   it("keeps other signatures and signs neither them nor unsigned", () => {
-    const signed = signJson({ a: 1, signatures: { "other.org": { "ed25519:x": "s" } }, unsigned: { b: 2 } }, "me", TEST_KEY);
+    const signed = signJson(
+      { a: 1, signatures: { "other.org": { "ed25519:x": "s" } }, unsigned: { b: 2 } },
+      "me",
+      TEST_KEY,
+    );
     expect(signed["signatures"]).toMatchObject({ "other.org": { "ed25519:x": "s" } });
     expect(verifyJsonSignature({ ...signed, unsigned: {} }, "me", TEST_KEY.keyId, TEST_KEY.publicKey)).toBe(true);
   });
@@ -43,12 +47,19 @@ describe("verifyJsonSignature", () => {
     expect(verifyJsonSignature(signed, "you", TEST_KEY.keyId, TEST_KEY.publicKey)).toBe(false);
   });
 
-  it.each([undefined, null, 1, [], {}, { me: 1 }, { me: [] }, { me: { "ed25519:test": 1 } }, { me: { "ed25519:test": "" } }])(
-    "is false where signatures is %j",
-    (signatures) => {
-      expect(check({ a: 1, signatures })).toBe(false);
-    },
-  );
+  it.each([
+    undefined,
+    null,
+    1,
+    [],
+    {},
+    { me: 1 },
+    { me: [] },
+    { me: { "ed25519:test": 1 } },
+    { me: { "ed25519:test": "" } },
+  ])("is false where signatures is %j", (signatures) => {
+    expect(check({ a: 1, signatures })).toBe(false);
+  });
 
   it("is false, not an error, for keys of the wrong length and objects that have no canonical form", () => {
     expect(verifyJsonSignature(signed, "me", TEST_KEY.keyId, new Uint8Array(3))).toBe(false);
@@ -73,7 +84,8 @@ describe("requiredSigners", () => {
 
   it("leave the sender's server out for an invite that came out of a third-party invite", () => {
     const content = { membership: "invite", third_party_invite: { signed: {} } };
-    const invite = (rules: RoomVersionRules) => aPdu(rules, { type: "m.room.member", state_key: "@b:other.org", content });
+    const invite = (rules: RoomVersionRules) =>
+      aPdu(rules, { type: "m.room.member", state_key: "@b:other.org", content });
     expect(requiredSigners(invite(rulesFor("11")), rulesFor("11"), "$x")).toEqual([]);
     expect(requiredSigners(invite(rulesFor("2")), rulesFor("2"), "$x:other.org")).toEqual(["other.org"]);
   });
