@@ -48,12 +48,13 @@ export async function setPassword(database: Database, userId: UserId, password: 
 /** False for a wrong password, an unknown user, and a user without a password. */
 export async function verifyPassword(database: Database, userId: UserId, password: string): Promise<boolean> {
   const user = await database.prisma.user.findUnique({ where: { userId }, select: { passwordHash: true } });
-  if (user?.passwordHash == null) {
+  const stored = user?.passwordHash ?? null;
+  if (stored === null) {
     // As much work as for a user that exists: the time of the answer tells nothing.
     await hashPassword(password);
     return false;
   }
-  return passwordMatches(password, user.passwordHash);
+  return passwordMatches(password, stored);
 }
 
 /** Undefined for an unknown user. */

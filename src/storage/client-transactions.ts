@@ -18,7 +18,7 @@ export async function clientTransactionEvent(c: Connection, key: ClientTransacti
 }
 
 /** The transaction ids under which a device sent the events, which are told to that device alone. */
-export async function transactionIdsOf(
+export async function clientTransactionIds(
   c: Connection,
   device: { readonly userId: UserId; readonly deviceId: string },
   eventIds: readonly EventId[],

@@ -9,6 +9,7 @@ import {
 } from "../matrix/event.ts";
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../matrix/json.ts";
+import type { Membership } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** An event with what we have made of it. */
@@ -82,7 +83,7 @@ export function storedEventOf(row: EventRow): StoredEvent {
 // Rows a statement: large enough to save round trips, small enough that building it stalls no one else.
 const INSERT_CHUNK = 2_000;
 const MAX_INT8 = 2n ** 63n - 1n;
-const MEMBERSHIPS: ReadonlySet<unknown> = new Set(["ban", "invite", "join", "knock", "leave"]);
+const MEMBERSHIPS: readonly unknown[] = ["ban", "invite", "join", "knock", "leave"] satisfies Membership[];
 
 /** PostgreSQL's notation of an array, for a column of arrays inside an array of rows (which unnest would flatten). */
 function arrayLiteral(ids: readonly string[]): string {
@@ -103,7 +104,8 @@ function depthColumn(pdu: Pdu): string {
 
 function membershipColumn(pdu: Pdu): string | null {
   const membership = pdu.content["membership"];
-  return pdu.type === "m.room.member" && MEMBERSHIPS.has(membership) ? String(membership) : null;
+  const known = pdu.type === "m.room.member" && typeof membership === "string" && MEMBERSHIPS.includes(membership);
+  return known ? membership : null;
 }
 
 /** The columns that follow from the event alone, one array each, in the order of {@link INSERT_COLUMNS}. */
