@@ -51,7 +51,8 @@ async function receiveOne(visit: Visit, value: JsonValue): Promise<[string, Json
 /** A virtual user accepts every invitation, with its server's signature. */
 export const invite: Handler = (visit) => {
   const body = bodyOf(visit);
-  const rules = rulesOf(String(body["room_version"]));
+  const version = body["room_version"];
+  const rules = typeof version === "string" ? rulesOf(version) : undefined;
   const pdu = body["event"] as Pdu;
   const server = serverNameOf(pdu.state_key as UserId) ?? "";
   if (rules === undefined || !isOurs(visit.world, server)) {
