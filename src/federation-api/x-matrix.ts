@@ -88,11 +88,9 @@ export function parseXMatrix(header: string): XMatrixCredentials | undefined {
   const scheme = /^X-Matrix\s+/i.exec(header);
   if (scheme === null || header.length > MAX_HEADER_LENGTH) return undefined;
   const parameters = parseParameters(header.slice(scheme[0].length));
-  const origin = parameters?.get("origin");
+  const [origin, keyId, signature] = ["origin", "key", "sig"].map((name) => parameters?.get(name));
+  if (!isServerName(origin) || !isKeyId(keyId) || !signature) return undefined;
   const destination = parameters?.get("destination");
-  const keyId = parameters?.get("key");
-  const signature = parameters?.get("sig");
-  if (!isServerName(origin) || !isKeyId(keyId) || signature === undefined || signature === "") return undefined;
   if (destination === undefined) return { origin, keyId, signature };
   return isServerName(destination) ? { origin, destination, keyId, signature } : undefined;
 }

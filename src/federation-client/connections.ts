@@ -3,6 +3,7 @@ import type { LookupAddress } from "node:dns";
 import { isIP } from "node:net";
 import type { LookupFunction } from "node:net";
 import { rootCertificates } from "node:tls";
+import { callbackify } from "node:util";
 import { LRUCache } from "lru-cache";
 import { buildConnector, Pool } from "undici";
 import type { Dispatcher } from "undici";
@@ -62,23 +63,21 @@ function systemLookup(hostname: string): Promise<readonly LookupAddress[]> {
 /** Hands the socket only addresses that may be connected to, so that no second DNS answer slips in between. */
 function guardedLookup(options: ConnectionOptions): LookupFunction {
   const lookup = options.lookup ?? systemLookup;
-  const allowed = async (hostname: string): Promise<LookupAddress[]> => {
+  const openAddresses = callbackify(async (hostname: string): Promise<LookupAddress[]> => {
     const addresses = await lookup(hostname);
     const open = addresses.filter(({ address }) => !options.blocklist.blocks(address));
     const [first] = addresses;
     if (open.length === 0 && first !== undefined) throw new BlockedAddressError(first.address);
     if (open.length === 0) throw Object.assign(new Error(`no address for ${hostname}`), { code: "ENOTFOUND" });
     return open;
-  };
+  });
   return (hostname, { all }, callback) => {
-    allowed(hostname).then(
-      (addresses) => {
-        const [first] = addresses;
-        if (all === true) callback(null, addresses);
-        else callback(null, first?.address ?? "", first?.family);
-      },
-      (error: NodeJS.ErrnoException) => callback(error, ""),
-    );
+    openAddresses(hostname, (error, addresses) => {
+      const [first] = addresses ?? [];
+      if (error !== null) callback(error, "");
+      else if (all === true) callback(null, addresses);
+      else callback(null, first?.address ?? "", first?.family);
+    });
   };
 }
 

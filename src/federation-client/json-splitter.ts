@@ -72,11 +72,21 @@ function isWhitespace(byte: number): boolean {
 function scanStringByte(scan: Scan, byte: number): boolean {
   if (scan.escaped) scan.escaped = false;
   else if (byte === BACKSLASH) scan.escaped = true;
-  else if (byte === QUOTE) {
-    scan.inString = false;
-    return true;
-  }
-  return false;
+  else if (byte === QUOTE) scan.inString = false;
+  return !scan.inString;
+}
+
+/** @returns how many bytes more, this one included, belong to the value (0: it ended before); -1 if it goes on */
+function scanByte(scan: Scan, byte: number): number {
+  // "[" and "{" differ in one bit, as do "]" and "}"; which of them matches is for parseJson to see.
+  const bracket = byte | 0x20;
+  if (byte === QUOTE) scan.inString = true;
+  else if (bracket === OPEN_OBJECT) scan.depth++;
+  else if (bracket === CLOSE_OBJECT) {
+    if (scan.depth <= 1) return scan.depth;
+    scan.depth--;
+  } else if (scan.depth === 0 && (byte === COMMA || byte === COLON || isWhitespace(byte))) return 0;
+  return -1;
 }
 
 /** The end (exclusive) of the value that is being captured, or -1 if it goes on behind the chunk. */
@@ -85,13 +95,10 @@ function scanValue(scan: Scan, chunk: Uint8Array, from: number): number {
     const byte = chunk[at] ?? 0;
     if (scan.inString) {
       if (scanStringByte(scan, byte) && scan.depth === 0) return at + 1;
-    } else if (byte === QUOTE) scan.inString = true;
-    // "[" and "{" differ in one bit, as do "]" and "}"; which of them matches is for parseJson to see.
-    else if ((byte | 0x20) === OPEN_OBJECT) scan.depth++;
-    else if ((byte | 0x20) === CLOSE_OBJECT) {
-      if (scan.depth <= 1) return at + scan.depth;
-      scan.depth--;
-    } else if (scan.depth === 0 && (byte === COMMA || byte === COLON || isWhitespace(byte))) return at;
+    } else {
+      const left = scanByte(scan, byte);
+      if (left >= 0) return at + left;
+    }
   }
   return -1;
 }
@@ -116,39 +123,36 @@ function unexpected(byte: number, place: Place): LargeJsonError {
   return new LargeJsonError(`unexpected byte 0x${byte.toString(16)} at "${place}"`);
 }
 
+/** What the bytes between keys and values lead to. */
+const NEXT_PLACE: Readonly<Partial<Record<Place, Readonly<Record<number, Place>>>>> = {
+  start: { [OPEN_OBJECT]: "first-key" },
+  "first-key": { [CLOSE_OBJECT]: "end" },
+  colon: { [COLON]: "value" },
+  "first-element": { [CLOSE_LIST]: "after-member" },
+  "after-element": { [COMMA]: "element", [CLOSE_LIST]: "after-member" },
+  "after-member": { [COMMA]: "key", [CLOSE_OBJECT]: "end" },
+};
+
 /** Takes a byte outside of keys and values; true if a key or a value begins with it. */
 function step(scan: Scan, byte: number, lists: ReadonlySet<string>): boolean {
+  const next = NEXT_PLACE[scan.place]?.[byte];
+  if (next !== undefined) {
+    scan.place = next;
+    return false;
+  }
   switch (scan.place) {
-    case "start":
-      return move(scan, byte, { [OPEN_OBJECT]: "first-key" });
     case "first-key":
-      return byte === CLOSE_OBJECT ? move(scan, byte, { [CLOSE_OBJECT]: "end" }) : startKey(scan, byte);
     case "key":
       return startKey(scan, byte);
-    case "colon":
-      return move(scan, byte, { [COLON]: "value" });
     case "value":
       return lists.has(scan.key) ? startList(scan, byte) : true;
     case "first-element":
-      if (byte === CLOSE_LIST) return move(scan, byte, { [CLOSE_LIST]: "after-member" });
+    case "element":
       scan.place = "element";
       return true;
-    case "element":
-      return true;
-    case "after-element":
-      return move(scan, byte, { [COMMA]: "element", [CLOSE_LIST]: "after-member" });
-    case "after-member":
-      return move(scan, byte, { [COMMA]: "key", [CLOSE_OBJECT]: "end" });
-    case "end":
+    default:
       throw unexpected(byte, scan.place);
   }
-}
-
-function move(scan: Scan, byte: number, next: Readonly<Record<number, Place>>): false {
-  const place = next[byte];
-  if (place === undefined) throw unexpected(byte, scan.place);
-  scan.place = place;
-  return false;
 }
 
 function startKey(scan: Scan, byte: number): true {

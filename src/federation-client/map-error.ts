@@ -1,6 +1,5 @@
 import { errors } from "undici";
 import type { ServerName } from "../matrix/identifiers.ts";
-import { BlockedAddressError } from "./connections.ts";
 import { FederationFailure } from "./failures.ts";
 import type { FederationFailureKind } from "./failures.ts";
 
@@ -33,15 +32,25 @@ function firstCause(error: unknown): unknown {
   return error instanceof AggregateError && error.errors.length > 0 ? firstCause(error.errors[0]) : error;
 }
 
-function classify(error: unknown, phase: RequestPhase): { kind: FederationFailureKind; reason: string } {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = codeOf(error);
-  if (error instanceof BlockedAddressError) return { kind: "unreachable", reason: message };
+interface Classification {
+  readonly kind: FederationFailureKind;
+  readonly reason: string;
+}
+
+function classifyTimeout(error: unknown, phase: RequestPhase): Classification | undefined {
   if (error instanceof DOMException && error.name === "TimeoutError") {
     return { kind: "timeout", reason: phase === "connecting" ? "no answer in time" : "the answer took too long" };
   }
   if (error instanceof errors.HeadersTimeoutError) return { kind: "timeout", reason: "no answer in time" };
   if (error instanceof errors.BodyTimeoutError) return { kind: "timeout", reason: "the answer stopped coming" };
+  return undefined;
+}
+
+function classify(error: unknown, phase: RequestPhase): Classification {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = codeOf(error);
+  const timeout = classifyTimeout(error, phase);
+  if (timeout !== undefined) return timeout;
   if (CERTIFICATE_CODE.test(code)) return { kind: "unreachable", reason: `its certificate is refused: ${message}` };
   if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") {
     return { kind: "bad-response", reason: `the answer is not HTTP as it should be: ${message}` };

@@ -54,6 +54,8 @@ interface Cached {
   readonly usableUntil: number;
 }
 
+const NOTHING: Cached = { delegate: undefined, freshUntil: 0, usableUntil: 0 };
+
 /**
  * Looks up a host's delegation, with a cache in memory.
  *
@@ -67,14 +69,17 @@ export function createWellKnownLookup(
   const cache = new LRUCache<string, Cached>({ max: MAX_HOSTS });
   const underWay = new Map<string, Promise<ServerName | undefined>>();
 
-  async function refresh(hostname: string, known: Cached | undefined): Promise<ServerName | undefined> {
-    let answer: WellKnownAnswer | undefined;
+  async function ask(hostname: string): Promise<WellKnownAnswer | undefined> {
     try {
-      answer = await fetch(hostname);
+      return await fetch(hostname);
     } catch {
       // "If the request fails, continue": why it failed decides nothing but how soon it is tried again.
-      answer = undefined;
+      return undefined;
     }
+  }
+
+  async function refresh(hostname: string, known: Cached | undefined): Promise<ServerName | undefined> {
+    const answer = await ask(hostname);
     const at = now();
     const delegate = answer === undefined ? undefined : delegateIn(answer);
     if (answer !== undefined && delegate !== undefined) {
@@ -82,10 +87,9 @@ export function createWellKnownLookup(
       return delegate;
     }
     const away = answer === undefined || answer.status >= 500;
-    const kept = away && known !== undefined && known.usableUntil > at ? known : undefined;
-    const freshUntil = at + (away ? UNREACHABLE_TTL_MS : NONE_TTL_MS);
-    cache.set(hostname, { delegate: kept?.delegate, freshUntil, usableUntil: kept?.usableUntil ?? at });
-    return kept?.delegate;
+    const kept = known !== undefined && away && known.usableUntil > at ? known : NOTHING;
+    cache.set(hostname, { ...kept, freshUntil: at + (away ? UNREACHABLE_TTL_MS : NONE_TTL_MS) });
+    return kept.delegate;
   }
 
   return (hostname) => {
