@@ -117,3 +117,13 @@ export async function countWaitingPdus(c: Connection, roomId: RoomId): Promise<n
   );
   return rows[0]?.count ?? 0;
 }
+
+/** Those of the events that wait. */
+export async function whichWait(c: Connection, ids: readonly EventId[]): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM waiting_pdus WHERE event_id = ANY ($1::text[])`,
+    [ids],
+  );
+  return new Set(rows.map((row) => row.id));
+}

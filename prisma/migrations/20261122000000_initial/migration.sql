@@ -134,7 +134,7 @@ CREATE TRIGGER partial_state_events_room BEFORE INSERT OR UPDATE ON partial_stat
 
 -- An answer to /state_ids that is being completed: what the state before (and the auth chain of) an event holds.
 CREATE TABLE resync_state_ids (
-  room_id text NOT NULL REFERENCES partial_state_rooms ON DELETE CASCADE,
+  room_id text NOT NULL REFERENCES rooms,
   event_id text NOT NULL, -- the missing prev_event that was asked at
   server_name text NOT NULL,
   state_event_ids text[] NOT NULL,

@@ -1,0 +1,55 @@
+import { isStateEvent } from "../matrix/event.ts";
+import type { EventId } from "../matrix/identifiers.ts";
+import { stateFromEntries, stateKeyOf, stateWith, type StateKey, type StateMap } from "../matrix/state.ts";
+import { loadEvent } from "../storage/events.ts";
+import { loadResyncStateIds } from "../storage/resync-state-ids.ts";
+import { loadStateEntries } from "../storage/state-entries.ts";
+import { rejectionText } from "./authorize-outliers.ts";
+import { judgeByState } from "./judge-event.ts";
+import type { ForeignState, StateSource } from "./state-before-event.ts";
+
+/** Another server's account of a state is not whole or not sound; nothing may be built on it. */
+export class ForeignStateUnusable extends Error {
+  readonly eventId: EventId;
+
+  constructor(eventId: EventId, reason: string) {
+    super(`the state at ${eventId} can't be used: ${reason}`);
+    this.name = "ForeignStateUnusable";
+    this.eventId = eventId;
+  }
+}
+
+/**
+ * The state after an event that is in no timeline of ours: the state before it as `/state_ids` told, all of whose
+ * events are stored by now, and the event itself where it is an accepted state event.
+ *
+ * @throws ForeignStateUnusable where an id is not stored, two events claim one key, or nothing was told
+ */
+export async function foreignStateAfter(source: StateSource, eventId: EventId): Promise<ForeignState> {
+  const told = await loadResyncStateIds(source.tx, source.roomId, eventId);
+  if (told === undefined) throw new ForeignStateUnusable(eventId, "no server has told it yet");
+  const event = await loadEvent(source.tx, eventId);
+  if (event === undefined) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
+  const before = await stateOfIds(source, eventId, told.stateEventIds);
+  if (event.rejection !== null || !isStateEvent(event.pdu)) return { eventId, after: before };
+  const refusal = rejectionText(await judgeByState({ ...source, event }, before));
+  if (refusal !== null) return { eventId, after: before };
+  return { eventId, after: stateWith(before, event.pdu.type, event.pdu.state_key, eventId) };
+}
+
+async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventId[]): Promise<StateMap> {
+  const entries = await loadStateEntries(source.tx, source.roomId, ids);
+  if (ids.length === 0) throw new ForeignStateUnusable(at, "it is empty");
+  if (entries.length < ids.length) {
+    throw new ForeignStateUnusable(at, `${ids.length - entries.length} of its ${ids.length} events are not stored`);
+  }
+  const state = new Map<StateKey, EventId>();
+  for (const { eventId, type, stateKey, rejected } of entries) {
+    if (rejected) continue;
+    const key = stateKeyOf(type, stateKey);
+    if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
+    state.set(key, eventId);
+  }
+  if (!state.has(stateKeyOf("m.room.create", ""))) throw new ForeignStateUnusable(at, "it has no create event");
+  return stateFromEntries(state);
+}

@@ -1,0 +1,187 @@
+import { randomBytes } from "node:crypto";
+import type { SendJoinSummary } from "../federation-api/endpoints.ts";
+import { FederationFailure } from "../federation-client/failures.ts";
+import { isStateEvent, type Event, type Pdu } from "../matrix/event.ts";
+import { parsePdu } from "../matrix/event-format.ts";
+import { isServerName, type EventId, type ServerName } from "../matrix/identifiers.ts";
+import { isJsonObject, type JsonObject } from "../matrix/json.ts";
+import type { RoomVersionRules } from "../matrix/room-versions.ts";
+import { hashAndSignEvent } from "../matrix/signatures.ts";
+import { transaction } from "../storage/database.ts";
+import { insertOutliers } from "../storage/events.ts";
+import { insertRoom } from "../storage/rooms.ts";
+import type { AuthorizedOutlier } from "./authorize-outliers.ts";
+import type { RoomsContext } from "./context.ts";
+import type { JoinRequest, JoinTemplate } from "./make-join.ts";
+import { createOutlierIntake, type OutlierIntakeResult } from "./outlier-intake.ts";
+import { verifyPdus } from "./verify-pdus.ts";
+
+/** A resident server's answer to our join, each of its events checked (1 to 4) and none of it stored for good. */
+export interface JoinAnswer {
+  readonly server: ServerName;
+  readonly rules: RoomVersionRules;
+  /** Our join event, with the signatures that the resident added. */
+  readonly join: Event;
+  readonly membersOmitted: boolean;
+  /** The servers in the room before the join, the answering one included, ours not. */
+  readonly servers: readonly ServerName[];
+  /** The ids of the state before the join, as far as it was told. */
+  readonly stateEventIds: readonly EventId[];
+  /** State and auth chain, auth events first; what a full answer held beyond {@link HELD_IN_MEMORY} is stored already. */
+  readonly outliers: readonly AuthorizedOutlier[];
+}
+
+/** A light answer holds hundreds of events. Those of a full one beyond this become outliers at once. */
+const HELD_IN_MEMORY = 3000;
+
+/** No room has as many servers; a longer list is a mistake or an attack. */
+const MAX_SERVERS = 50_000;
+
+/**
+ * Signs the join event and sends it to the server that proposed it, asking for the light answer.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
+ * @throws FederationFailure; an answer that fails a check is a `bad-response` that names the check
+ */
+export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, request: JoinRequest): Promise<JoinAnswer> {
+  const { server, rules } = template;
+  const ours = joinEvent(ctx, template, request);
+  const outliers: AuthorizedOutlier[] = [];
+  const creates: AuthorizedOutlier[] = [];
+  const intake = createOutlierIntake(ctx, {
+    roomId: request.roomId,
+    rules,
+    keep: async (chunk) => {
+      creates.push(...chunk.filter(({ event }) => event.pdu.type === "m.room.create" && isStateEvent(event.pdu)));
+      if (outliers.length + chunk.length <= HELD_IN_MEMORY) outliers.push(...chunk);
+      else await storeEarly(ctx, request, rules, [...outliers.splice(0), ...chunk]);
+    },
+  });
+  const stateEventIds: EventId[] = [];
+  const summary = await ctx.federation.sendJoin(
+    server,
+    {
+      roomId: request.roomId,
+      eventId: ours.eventId,
+      pdu: ours.pdu,
+      omitMembers: true,
+      onEvent: async (kind, pdu) => {
+        const verdict = kind === "state" ? parsePdu(pdu, rules) : undefined;
+        if (verdict?.ok === true) stateEventIds.push(verdict.event.eventId);
+        await intake.add(pdu);
+      },
+    },
+    { ignoreBackOff: true },
+  );
+  const refuse = (reason: string): never => {
+    throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
+  };
+  checkEvents(ctx, await intake.settle(), refuse);
+  checkCreateEvents(creates, new Set(stateEventIds), request, rules, refuse);
+  return {
+    server,
+    rules,
+    join: await withAddedSignatures(ctx, ours, summary, rules),
+    membersOmitted: summary.membersOmitted,
+    servers: serversInRoom(ctx, server, summary, refuse),
+    stateEventIds,
+    outliers,
+  };
+}
+
+/** The proposed event with what is ours to say. Two other servers' software refuses a join without `origin`. */
+function joinEvent(ctx: RoomsContext, { event, rules }: JoinTemplate, request: JoinRequest): Event {
+  const { event_id: _id, hashes: _hashes, signatures: _signatures, unsigned: _unsigned, ...proposed } = event;
+  const content = isJsonObject(event["content"]) ? event["content"] : {};
+  const authorisedVia = content["join_authorised_via_users_server"];
+  const draft: JsonObject = {
+    ...proposed,
+    ...(rules.eventIdFormat === "chosen-by-sender"
+      ? { event_id: `$${randomBytes(18).toString("base64url")}:${ctx.serverName}` }
+      : {}),
+    content: {
+      ...request.content,
+      membership: "join",
+      ...(authorisedVia === undefined ? {} : { join_authorised_via_users_server: authorisedVia }),
+    },
+    origin: ctx.serverName,
+    origin_server_ts: ctx.now(),
+  };
+  const verdict = parsePdu(hashAndSignEvent(draft as Pdu, ctx.serverName, ctx.signingKey, rules), rules);
+  if (verdict.ok) return verdict.event;
+  throw new Error(`the join event is malformed: ${verdict.reason}`);
+}
+
+async function storeEarly(
+  ctx: RoomsContext,
+  { roomId }: JoinRequest,
+  rules: RoomVersionRules,
+  chunk: readonly AuthorizedOutlier[],
+): Promise<void> {
+  await transaction(ctx.database, async (tx) => {
+    await insertRoom(tx, { roomId, roomVersion: rules.version });
+    await insertOutliers(tx, chunk);
+  });
+}
+
+type Refuse = (reason: string) => never;
+
+/** Events whose server's keys can't be had any more are left out; whatever is proved false condemns the answer. */
+function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Refuse): void {
+  for (const drop of result.dropped) {
+    if (drop.kind !== "no-key") refuse(`holds ${drop.eventId ?? "an event"} that is ${drop.kind}: ${drop.reason}`);
+    ctx.logger.warn({ ...drop }, "an event of a send_join answer was left out");
+  }
+  if (result.undecided.length === 0) return;
+  const missing = [...result.missingAuthEvents];
+  const unproved = missing.some((id) => !result.dropped.some((drop) => drop.eventId === id));
+  if (unproved || missing.length === 0) {
+    refuse(`lacks auth events: ${missing.slice(0, 5).join(", ") || "they name each other in a circle"}`);
+  }
+}
+
+function checkCreateEvents(
+  creates: readonly AuthorizedOutlier[],
+  stateIds: ReadonlySet<EventId>,
+  request: JoinRequest,
+  rules: RoomVersionRules,
+  refuse: Refuse,
+): void {
+  const [create] = creates;
+  if (create === undefined) return refuse("has no create event");
+  if (creates.length > 1) refuse("holds more than one create event");
+  if (!stateIds.has(create.event.eventId)) refuse("has no create event in its state");
+  if (create.rejection !== null) refuse(`has a create event that the auth rules refuse: ${create.rejection}`);
+  const version = create.event.pdu.content["room_version"] ?? "1";
+  if (version !== rules.version) refuse(`is of room version ${String(version)}, make_join said ${rules.version}`);
+  if (create.event.roomId !== request.roomId) refuse("is of another room");
+}
+
+function serversInRoom(
+  ctx: RoomsContext,
+  server: ServerName,
+  summary: SendJoinSummary,
+  refuse: Refuse,
+): readonly ServerName[] {
+  const told = summary.serversInRoom;
+  if (summary.membersOmitted && told === undefined) refuse("omits members without servers_in_room");
+  if ((told?.length ?? 0) > MAX_SERVERS) refuse(`names ${told?.length} servers`);
+  const servers = new Set([server, ...(told ?? [])].filter(isServerName));
+  servers.delete(ctx.serverName);
+  return [...servers];
+}
+
+/** In a restricted room the resident signs our join too; anything else that it says of the event is not taken. */
+async function withAddedSignatures(
+  ctx: RoomsContext,
+  ours: Event,
+  summary: SendJoinSummary,
+  rules: RoomVersionRules,
+): Promise<Event> {
+  if (summary.event === undefined) return ours;
+  const { events } = await verifyPdus(ctx, { roomId: ours.roomId, rules, pdus: [summary.event] });
+  const theirs = events[0];
+  if (theirs === undefined || theirs.eventId !== ours.eventId) return ours;
+  const signatures = { ...theirs.pdu.signatures, ...ours.pdu.signatures };
+  return { ...ours, pdu: { ...ours.pdu, signatures } };
+}
