@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
+import { processIdentity } from "./process-identity.ts";
 
 /**
  * A process that outlives the supervisor by a moment: it holds the other end of a pipe, is told which processes there
@@ -10,30 +10,8 @@ import { setTimeout as delay } from "node:timers/promises";
 
 const GRACE_MS = 8_000;
 
-/** A process id with the time it began, so that one that was given out anew is not taken for the old one. */
-function identityOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // Field 22, counted behind the command's name, which may itself hold blanks and brackets.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return fields[0] === "Z" ? undefined : `${pid}:${fields[19]}`;
-  } catch {
-    // No /proc here (macOS), or no such process.
-    return process.platform === "linux" ? undefined : aliveBySignal(pid);
-  }
-}
-
-function aliveBySignal(pid: number): string | undefined {
-  try {
-    process.kill(pid, 0);
-    return `${pid}:`;
-  } catch {
-    return undefined;
-  }
-}
-
 function signal(identities: ReadonlyMap<number, string>, name: NodeJS.Signals): boolean {
-  const alive = [...identities].filter(([pid, identity]) => identityOf(pid) === identity);
+  const alive = [...identities].filter(([pid, identity]) => processIdentity(pid) === identity);
   for (const [pid] of alive) {
     try {
       process.kill(pid, name);
@@ -51,7 +29,7 @@ async function endAll(identities: ReadonlyMap<number, string>): Promise<void> {
   const until = Date.now() + GRACE_MS;
   while (Date.now() < until) {
     await delay(100);
-    if (![...identities].some(([pid, identity]) => identityOf(pid) === identity)) {
+    if (![...identities].some(([pid, identity]) => processIdentity(pid) === identity)) {
       return;
     }
   }
@@ -67,7 +45,7 @@ export async function runWatchdog(): Promise<void> {
   const identities = new Map<number, string>();
   for await (const line of createInterface({ input: process.stdin })) {
     const pid = Number(line.slice(1));
-    const identity = line.startsWith("+") ? identityOf(pid) : undefined;
+    const identity = line.startsWith("+") ? processIdentity(pid) : undefined;
     if (identity === undefined) {
       identities.delete(pid);
     } else {

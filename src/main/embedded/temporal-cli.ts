@@ -20,7 +20,9 @@ async function isExecutable(path: string): Promise<boolean> {
 /** Where the package puts the executable differs from version to version. */
 async function findExecutable(folder: string): Promise<string | undefined> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
-  const files = entries.filter((entry) => entry.isFile() && (entry.name === "temporal" || entry.name === "temporal.exe"));
+  const files = entries.filter(
+    (entry) => entry.isFile() && (entry.name === "temporal" || entry.name === "temporal.exe"),
+  );
   // The entry in bin/ is a Python script that looks for the real one; that lies deeper, beside the package.
   const paths = files.map((entry) => join(entry.parentPath, entry.name)).toSorted((a, b) => b.length - a.length);
   for (const path of paths) {

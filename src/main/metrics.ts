@@ -1,0 +1,76 @@
+import express, { type RequestHandler, type Router } from "express";
+import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { Database } from "../storage/database.ts";
+import { listBackOffs } from "../storage/destinations.ts";
+import { outboxDestinations } from "../storage/outbox.ts";
+import { countPartialEvents, listPartialRooms } from "../storage/partial-state.ts";
+
+export interface Metrics {
+  /** `GET /_fastjoin/metrics`, in Prometheus' text format. */
+  readonly router: Router;
+  /** Measures each request of a listener. */
+  readonly measure: (listener: "client" | "federation") => RequestHandler;
+}
+
+function addDatabaseGauges(registry: Registry, { pool }: Database): void {
+  const registers = [registry];
+  new Gauge({
+    name: "fastjoin_partial_rooms",
+    help: "Rooms whose state is partial",
+    registers,
+    async collect() {
+      this.set((await listPartialRooms(pool)).length);
+    },
+  });
+  new Gauge({
+    name: "fastjoin_partial_events",
+    help: "Events accepted on partial state that are yet to be authorised again",
+    registers,
+    async collect() {
+      const rooms = await listPartialRooms(pool);
+      const counts = await Promise.all(rooms.map(({ roomId }) => countPartialEvents(pool, roomId)));
+      this.set(counts.reduce((sum, count) => sum + count, 0));
+    },
+  });
+  new Gauge({
+    name: "fastjoin_outbox_destinations",
+    help: "Servers that events wait to be sent to",
+    registers,
+    async collect() {
+      this.set((await outboxDestinations(pool)).length);
+    },
+  });
+  new Gauge({
+    name: "fastjoin_failing_destinations",
+    help: "Servers that are being backed off from",
+    registers,
+    async collect() {
+      this.set((await listBackOffs(pool)).length);
+    },
+  });
+}
+
+export function createMetrics(database: Database): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  addDatabaseGauges(registry, database);
+  const durations = new Histogram({
+    name: "fastjoin_http_request_duration_seconds",
+    help: "Time from a request's head to the end of its answer; long polls of /sync included",
+    labelNames: ["listener", "method", "status"],
+    buckets: [0.005, 0.025, 0.1, 0.5, 1, 5, 30],
+    registers: [registry],
+  });
+  const router = express.Router();
+  router.get("/_fastjoin/metrics", async (_request, response) => {
+    response.type(registry.contentType).send(await registry.metrics());
+  });
+  return {
+    router,
+    measure: (listener) => (request, response, next) => {
+      const end = durations.startTimer({ listener, method: request.method });
+      response.once("finish", () => end({ status: String(response.statusCode) }));
+      next();
+    },
+  };
+}

@@ -1,0 +1,64 @@
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from "@temporalio/client";
+import { TypedSearchAttributes } from "@temporalio/common";
+import { MATRIX_ROOM_ID, RESYNC_WORKFLOW, resyncWorkflowId, type ResyncInput } from "../../workflows/contract.ts";
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import type { ResyncStarter } from "../rooms/context.ts";
+import type { TemporalLink } from "./temporal-connection.ts";
+
+interface ResyncOfJoin {
+  readonly roomId: RoomId;
+  readonly joinEventId: EventId;
+}
+
+/** Starts and cancels the workflow `resync`; each call ends within seconds, also while Temporal is away. */
+export function createResyncStarter(link: TemporalLink, serverName: ServerName): ResyncStarter {
+  const workflows = link.client.workflow;
+
+  async function launch({ roomId, joinEventId }: ResyncOfJoin, replace: boolean): Promise<void> {
+    const searchAttributes = await link.searchAttributes();
+    const input: ResyncInput = { roomId, joinEventId, searchAttributes };
+    await workflows.start(RESYNC_WORKFLOW, {
+      workflowId: resyncWorkflowId(serverName, roomId),
+      taskQueue: link.taskQueue,
+      args: [input],
+      // Continue-as-new carries the memo, so that any run tells which join it works for.
+      memo: { roomId, joinEventId },
+      staticSummary: `Resync of ${roomId}`,
+      workflowIdConflictPolicy: replace ? "TERMINATE_EXISTING" : "FAIL",
+      ...(searchAttributes && {
+        typedSearchAttributes: new TypedSearchAttributes([{ key: MATRIX_ROOM_ID, value: roomId }]),
+      }),
+    });
+  }
+
+  async function runsForJoin({ roomId, joinEventId }: ResyncOfJoin): Promise<boolean> {
+    const { memo, status } = await workflows.getHandle(resyncWorkflowId(serverName, roomId)).describe();
+    return status.name === "RUNNING" && memo?.["joinEventId"] === joinEventId;
+  }
+
+  async function start(resync: ResyncOfJoin): Promise<void> {
+    try {
+      await launch(resync, false);
+    } catch (error) {
+      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) {
+        throw error;
+      }
+      if (!(await runsForJoin(resync))) {
+        await launch(resync, true);
+      }
+    }
+  }
+
+  return {
+    start: (roomId, joinEventId) => link.within(() => start({ roomId, joinEventId })),
+    cancel: async (roomId) => {
+      try {
+        await link.within(() => workflows.getHandle(resyncWorkflowId(serverName, roomId)).cancel());
+      } catch (error) {
+        if (!(error instanceof WorkflowNotFoundError)) {
+          throw error;
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,13 @@
+import type { RoomId, UserId } from "../matrix/identifiers.ts";
+import { leaveRoom } from "../rooms/leave-room.ts";
+import { localJoinedUsers } from "../storage/memberships.ts";
+import type { OperatorContext } from "./context.ts";
+
+/** Makes all of our users leave the room; its resync ends with the last of them. */
+export async function giveRoomUp(ctx: OperatorContext, roomId: RoomId, reason: string): Promise<readonly UserId[]> {
+  const users = await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName);
+  for (const userId of users) {
+    await leaveRoom(ctx, { userId, roomId, ...(reason !== "" && { reason }) });
+  }
+  return users;
+}

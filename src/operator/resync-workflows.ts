@@ -1,0 +1,111 @@
+import { isGrpcServiceError, WorkflowNotFoundError, type Client, type WorkflowHandle } from "@temporalio/client";
+import {
+  preferServerSignal,
+  progressQuery,
+  resyncWorkflowId,
+  retrySignal,
+  type ResyncProgress,
+} from "../../workflows/contract.ts";
+import type { RoomId, ServerName } from "../matrix/identifiers.ts";
+
+/** How to reach the workflows of this sidecar. */
+export interface WorkflowAccess {
+  readonly client: Client;
+  readonly namespace: string;
+  readonly serverName: ServerName;
+  /** Temporal's web UI, without a slash at its end. */
+  readonly uiUrl: string | undefined;
+  /** Runs calls with a deadline. */
+  within<T>(work: () => Promise<T>): Promise<T>;
+}
+
+/** What Temporal knows of a room's resync. */
+export type WorkflowStanding =
+  | {
+      readonly state: "running";
+      readonly runId: string;
+      readonly progress?: ResyncProgress;
+      /** Why there is no progress, in words, and what the workflow last wrote into its memo. */
+      readonly note?: string;
+      readonly memo?: Readonly<Record<string, unknown>>;
+    }
+  | { readonly state: "closed"; readonly runId: string; readonly status: string; readonly closedAt?: number }
+  | { readonly state: "none" }
+  | { readonly state: "unknown"; readonly note: string };
+
+export interface ResyncWorkflows {
+  standing(roomId: RoomId): Promise<WorkflowStanding>;
+  /** The progress, if a worker tells it. */
+  progress(roomId: RoomId): Promise<ResyncProgress | undefined>;
+  /** False if no resync of the room runs. */
+  signalRetry(roomId: RoomId): Promise<boolean>;
+  /** False if no resync of the room runs. */
+  signalPreferServer(roomId: RoomId, server: ServerName): Promise<boolean>;
+  /** The workflow's page in Temporal's web UI. */
+  link(roomId: RoomId): string | undefined;
+}
+
+function inWords(error: unknown): string {
+  return isGrpcServiceError(error)
+    ? error.details || error.message
+    : error instanceof Error
+      ? error.message
+      : String(error);
+}
+
+async function runningStanding(handle: WorkflowHandle, access: WorkflowAccess): Promise<WorkflowStanding> {
+  const { runId, memo } = await access.within(() => handle.describe());
+  try {
+    return { state: "running", runId, progress: await access.within(() => handle.query(progressQuery)) };
+  } catch (error) {
+    return { state: "running", runId, note: `no worker tells its progress: ${inWords(error)}`, memo: memo ?? {} };
+  }
+}
+
+async function standingOf(handle: WorkflowHandle, access: WorkflowAccess): Promise<WorkflowStanding> {
+  try {
+    const { runId, status, closeTime } = await access.within(() => handle.describe());
+    if (status.name === "RUNNING") {
+      return await runningStanding(handle, access);
+    }
+    const name = status.name.toLowerCase();
+    return { state: "closed", runId, status: name, ...(closeTime && { closedAt: closeTime.getTime() }) };
+  } catch (error) {
+    return error instanceof WorkflowNotFoundError
+      ? { state: "none" }
+      : { state: "unknown", note: `Temporal does not answer: ${inWords(error)}` };
+  }
+}
+
+async function unlessNotRunning(work: Promise<void>): Promise<boolean> {
+  try {
+    await work;
+    return true;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) {
+      return false;
+    }
+    throw error;
+  }
+}
+
+/** The operator's access to the workflows `resync`. */
+export function createResyncWorkflows(access: WorkflowAccess): ResyncWorkflows {
+  const handleOf = (roomId: RoomId): WorkflowHandle =>
+    access.client.workflow.getHandle(resyncWorkflowId(access.serverName, roomId));
+  return {
+    standing: (roomId) => standingOf(handleOf(roomId), access),
+    progress: async (roomId) => {
+      const standing = await standingOf(handleOf(roomId), access);
+      return standing.state === "running" ? standing.progress : undefined;
+    },
+    signalRetry: (roomId) => unlessNotRunning(access.within(() => handleOf(roomId).signal(retrySignal))),
+    signalPreferServer: (roomId, server) =>
+      unlessNotRunning(access.within(() => handleOf(roomId).signal(preferServerSignal, server))),
+    link: (roomId) =>
+      access.uiUrl === undefined
+        ? undefined
+        : `${access.uiUrl}/namespaces/${encodeURIComponent(access.namespace)}/workflows/` +
+          encodeURIComponent(resyncWorkflowId(access.serverName, roomId)),
+  };
+}
