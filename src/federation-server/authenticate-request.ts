@@ -66,7 +66,7 @@ function readCredentials(ourName: ServerName, header: string): XMatrixCredential
  * @throws MatrixError 401 M_UNAUTHORIZED
  */
 export async function authenticateRequest(
-  ctx: RoomsContext,
+  ctx: Pick<RoomsContext, "keyRing" | "now">,
   request: ReceivedRequest,
   claimed: ClaimedOrigin,
 ): Promise<void> {
