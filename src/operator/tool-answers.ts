@@ -17,8 +17,8 @@ import type { StateMap } from "../matrix/state.ts";
 
 /** What is wrong with a line of input: its `code` and message are the answer. */
 export class ToolInputError extends Error {
-  override readonly name = "ToolInputError";
   readonly code: "BAD_INPUT" | "UNKNOWN_EVENT" | "UNKNOWN_ROOM_VERSION";
+  override readonly name = "ToolInputError";
 
   constructor(code: ToolInputError["code"], message: string) {
     super(message);
@@ -135,7 +135,7 @@ function timestampIn(value: JsonValue | undefined, what: string): number | undef
   if (value === undefined || value === null) {
     return undefined;
   }
-  return Number(number(value, what).toString());
+  return Number(integer(value, what).toString());
 }
 
 function pduRequest(input: JsonValue): { pdu: Pdu; rules: RoomVersionRules; request: JsonObject } {
@@ -145,7 +145,7 @@ function pduRequest(input: JsonValue): { pdu: Pdu; rules: RoomVersionRules; requ
     throw new ToolInputError("BAD_INPUT", "the pdu has no type");
   }
   object(pdu["content"], "the content of the pdu");
-  number(pdu["origin_server_ts"] ?? 0, "origin_server_ts of the pdu");
+  integer(pdu["origin_server_ts"] ?? 0, "origin_server_ts of the pdu");
   return { pdu: pdu as Pdu, rules: rulesIn(request), request };
 }
 
@@ -182,8 +182,8 @@ function eventIn(value: JsonValue | undefined, where: string, rules: RoomVersion
       throw new ToolInputError("BAD_INPUT", `${field} of ${eventId} are not event ids`);
     }
   }
-  number(pdu["depth"], `depth of ${eventId}`);
-  number(pdu["origin_server_ts"], `origin_server_ts of ${eventId}`);
+  integer(pdu["depth"], `depth of ${eventId}`);
+  integer(pdu["origin_server_ts"], `origin_server_ts of ${eventId}`);
   return { eventId, roomId: roomIdIn(pdu, eventId, rules), pdu: pdu as Pdu, rejected: entry["rejected"] === true };
 }
 
@@ -233,9 +233,9 @@ function array(value: JsonValue | undefined, what: string): readonly JsonValue[]
   return value;
 }
 
-function number(value: JsonValue | undefined, what: string): number | LosslessNumber {
-  if (typeof value === "number" || value instanceof LosslessNumber) {
-    return value;
+function integer(value: JsonValue | undefined, what: string): number | LosslessNumber {
+  if (Number.isSafeInteger(value) || (value instanceof LosslessNumber && /^-?[0-9]+$/.test(value.value))) {
+    return value as number | LosslessNumber;
   }
-  throw new ToolInputError("BAD_INPUT", `${what} is not a number`);
+  throw new ToolInputError("BAD_INPUT", `${what} is not an integer`);
 }

@@ -38,7 +38,7 @@ function answer(name: ToolName, line: Uint8Array): JsonObject {
     return errorAnswer("NOT_UTF_8", "the line is not UTF-8");
   }
   try {
-    return text.trim() === "" ? errorAnswer("JSON_SYNTAX", "the line is blank") : TOOLS[name](parseJson(text));
+    return TOOLS[name](parseJson(text));
   } catch (error) {
     if (error instanceof ToolInputError || error instanceof JsonSyntaxError || error instanceof CanonicalJsonError) {
       return errorAnswer(error.code, error.message);
