@@ -21,6 +21,8 @@ export interface Call<T> {
   readonly limits: Omit<TransportLimits, "signal">;
   /** Takes the body of a good answer. */
   readonly read: (body: AsyncIterable<Uint8Array>) => Promise<T>;
+  /** Any failure counts for the server's back-off: set for an endpoint that has no reason to refuse a good request. */
+  readonly neverRefused?: boolean;
 }
 
 const MAX_ERROR_BYTES = 64 * 1024;
@@ -77,8 +79,8 @@ function limitsOf(defaults: Omit<TransportLimits, "signal">, options: CallOption
   };
 }
 
-async function noteFailure(context: CallContext, failure: FederationFailure): Promise<void> {
-  if (isServerTrouble(failure)) await context.backoff.failed(failure);
+async function noteFailure(context: CallContext, call: Call<unknown>, failure: FederationFailure): Promise<void> {
+  if (isServerTrouble(failure) || call.neverRefused === true) await context.backoff.failed(failure);
   // A refusal is an answer: the server is there.
   else if (failure.kind === "refused") await context.backoff.succeeded(failure.server);
 }
@@ -105,7 +107,7 @@ export async function callServer<T>(
     await context.backoff.succeeded(server);
     return result;
   } catch (error) {
-    if (error instanceof FederationFailure && error.server === server) await noteFailure(context, error);
+    if (error instanceof FederationFailure && error.server === server) await noteFailure(context, call, error);
     throw error;
   } finally {
     release();

@@ -124,6 +124,8 @@ export interface FederationClient {
   ): Promise<readonly JsonValue[]>;
   /** Lifts the back-off of a server that has just talked to us. */
   noteServerAlive(server: ServerName): Promise<void>;
+  /** Tells of each server whose back-off is lifted that way in this process, until the returned function is called. */
+  onServerAlive(listener: (server: ServerName) => void): () => void;
   /** Ends idle connections and aborts calls under way. */
   close(): Promise<void>;
 }
@@ -145,8 +147,6 @@ export interface FederationClientOptions {
   readonly discovery?: Partial<DiscoverySources> | undefined;
   /** Requests under way to one server (16). */
   readonly requestsPerServer?: number;
-  /** Told of each server whose back-off is lifted because it talked to us. */
-  readonly onServerAlive?: (server: ServerName) => void;
 }
 
 const REQUESTS_PER_SERVER = 16;
@@ -156,13 +156,19 @@ export function createFederationClient(options: FederationClientOptions): Federa
   const transport = createTransport(options);
   const backoff = createBackoff(options.database, options.now);
   const slots = createDestinationSlots(options.requestsPerServer ?? REQUESTS_PER_SERVER);
+  const listeners = new Set<(server: ServerName) => void>();
   const context: CallContext = { serverName: options.serverName, transport, backoff, slots };
   return {
     ...membershipCalls(context),
     ...eventCalls(context, options),
     ...queryCalls(context),
     async noteServerAlive(server) {
-      if (await backoff.lift(server)) options.onServerAlive?.(server);
+      if (!(await backoff.lift(server))) return;
+      for (const listener of listeners) listener(server);
+    },
+    onServerAlive(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
     },
     close: () => transport.close(),
   };

@@ -63,12 +63,8 @@ export function eventCalls(context: CallContext, options: FederationClientOption
       const origin = { origin: options.serverName, origin_server_ts: options.now() };
       const content = { ...origin, pdus, ...(edus.length === 0 ? {} : { edus }) };
       const limits = { ...QUICK, timeoutMs: MINUTE_MS, idleMs: MINUTE_MS };
-      return callServer(
-        context,
-        server,
-        jsonCall(put(paths.send(txnId), content), limits, transactionResponseOf),
-        callOptions,
-      );
+      const call = jsonCall(put(paths.send(txnId), content), limits, transactionResponseOf);
+      return callServer(context, server, { ...call, neverRefused: true }, callOptions);
     },
   };
 }

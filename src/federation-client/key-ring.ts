@@ -174,10 +174,10 @@ async function fetchMissing(state: KeyRingState, search: Search): Promise<void> 
   const missing = servers.filter((server) => !isSatisfied(state, search, server));
   // Somebody else's fetch may be for other keys of the same server: what it leaves open is then asked for anew.
   const shared = missing.filter((server) => state.underWay.has(server));
-  await Promise.all(shared.map((server) => state.underWay.get(server)));
+  await Promise.all(shared.flatMap((server) => state.underWay.get(server) ?? []));
   const open = missing.filter((server) => !state.underWay.has(server) && mayBeAsked(state, search, server));
   if (open.length > 0) startFetch(state, open, search);
-  await Promise.all(missing.map((server) => state.underWay.get(server)));
+  await Promise.all(missing.flatMap((server) => state.underWay.get(server) ?? []));
 }
 
 function lookUp(state: KeyRingState, wanted: WantedKeys): KeyLookup {
