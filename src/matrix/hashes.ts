@@ -8,7 +8,8 @@ import { redact } from "./redaction.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
 const NOT_IN_CONTENT_HASH = new Set(["unsigned", "signatures", "hashes"]);
-const NOT_IN_REFERENCE_HASH = new Set(["signatures", "age_ts", "unsigned"]);
+/** Redaction has taken `unsigned` and `age_ts` away already. */
+const NOT_IN_REFERENCE_HASH = new Set(["signatures"]);
 
 /** How a room version writes the JSON that it hashes and signs. */
 export function canonicalModeOf(rules: RoomVersionRules): CanonicalJsonMode {
