@@ -10,6 +10,7 @@ import {
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../matrix/json.ts";
 import type { Membership } from "./memberships.ts";
+import { noteRedaction } from "./note-redaction.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** An event with what we have made of it. */
@@ -168,6 +169,7 @@ export async function insertTimelineEvent(tx: Connection, entry: TimelineEventTo
      WHERE events.outlier`,
     [...columnsOf([entry]), entry.softFailed, entry.streamId, entry.stateBefore, entry.stateAfter],
   );
+  await noteRedaction(tx, entry.event);
   return written === 1;
 }
 

@@ -1,0 +1,64 @@
+import type { ErrorRequestHandler, Request, Response } from "express";
+import type { Logger } from "pino";
+import { MatrixError, matrixErrorBody } from "../federation-api/matrix-error.ts";
+import { FederationFailure } from "../federation-client/failures.ts";
+import { sendJson } from "./send-json.ts";
+
+export function unrecognized(_request: Request, response: Response): void {
+  sendMatrixError(response, new MatrixError(404, "M_UNRECOGNIZED", "Unrecognized request"));
+}
+
+export function methodNotAllowed(request: Request, response: Response): void {
+  sendMatrixError(response, new MatrixError(405, "M_UNRECOGNIZED", `${request.method} is not allowed here`));
+}
+
+/** Answers every error as JSON; what is not an expected refusal is logged and told to nobody. */
+export function answerError(logger: Logger): ErrorRequestHandler {
+  // Express knows an error handler by its four parameters.
+  return (error: unknown, request, response, _next) => {
+    const expected = expectedError(error);
+    if (!expected) {
+      logger.error({ err: error, method: request.method, path: request.path }, "a client request failed");
+    }
+    sendMatrixError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
+  };
+}
+
+function sendMatrixError(response: Response, error: MatrixError): void {
+  const retryAfterMs = error.extra["retry_after_ms"];
+  if (typeof retryAfterMs === "number" && !response.headersSent) {
+    response.set("Retry-After", String(Math.ceil(retryAfterMs / 1000)));
+  }
+  sendJson(response, error.status, matrixErrorBody(error));
+}
+
+function expectedError(error: unknown): MatrixError | undefined {
+  if (error instanceof MatrixError) {
+    return error;
+  }
+  if (error instanceof FederationFailure) {
+    return new MatrixError(error.kind === "timeout" ? 504 : 502, "M_UNKNOWN", error.message);
+  }
+  if (error instanceof URIError) {
+    return new MatrixError(400, "M_INVALID_PARAM", "The path holds a bad percent-encoding");
+  }
+  return bodyError(error);
+}
+
+/** body-parser marks its errors with a `type` and a status. */
+function bodyError(error: unknown): MatrixError | undefined {
+  if (!(error instanceof Error) || !("type" in error) || typeof error.type !== "string") {
+    return undefined;
+  }
+  switch (error.type) {
+    case "entity.too.large":
+      return new MatrixError(413, "M_TOO_LARGE", "The body is too large");
+    case "encoding.unsupported":
+      return new MatrixError(415, "M_UNKNOWN", "The body's Content-Encoding is not supported");
+    case "request.aborted":
+    case "request.size.invalid":
+      return new MatrixError(400, "M_NOT_JSON", "The body was cut off");
+    default:
+      return undefined;
+  }
+}

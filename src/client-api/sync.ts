@@ -1,0 +1,21 @@
+import { sync } from "../rooms/sync.ts";
+import { parseSyncToken } from "../rooms/sync-token.ts";
+import { parseFilter } from "./filter.ts";
+import { booleanQuery, integerQuery } from "./request-body.ts";
+import { userRoute } from "./route.ts";
+
+/** @see https://spec.matrix.org/v1.19/client-server-api/#syncing */
+export const syncRoutes = [
+  userRoute("GET /_matrix/client/v3/sync", async (ctx, request) => {
+    const since = request.query.get("since");
+    const filter = request.query.get("filter");
+    return sync(ctx, {
+      requester: request.requester,
+      since: since === null || since === "" ? undefined : parseSyncToken(since),
+      filter: filter === null || filter === "" ? {} : parseFilter(filter),
+      fullState: booleanQuery(request, "full_state"),
+      timeoutMs: integerQuery(request, "timeout", 0),
+      signal: request.signal,
+    });
+  }),
+];
