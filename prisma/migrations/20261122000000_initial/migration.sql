@@ -68,8 +68,6 @@ CREATE TABLE events (
 CREATE INDEX events_timeline ON events (room_id, stream_id) WHERE stream_id IS NOT NULL;
 -- Who builds on an event: an event with an accepted child is no forward extremity.
 CREATE INDEX events_prev_events ON events USING gin (prev_event_ids) WHERE stream_id IS NOT NULL;
--- Children of an event.
-CREATE INDEX events_prev_events ON events USING gin (prev_event_ids) WHERE stream_id IS NOT NULL;
 CREATE INDEX events_state_before ON events (state_before) WHERE state_before IS NOT NULL;
 CREATE INDEX events_state_after ON events (state_after) WHERE state_after IS NOT NULL;
 
