@@ -49,7 +49,8 @@ async function readRests(delivery: Delivery): Promise<void> {
   const now = delivery.ctx.now();
   if (now - delivery.restsReadAt < BACK_OFFS_FRESH_MS) return;
   for (const [server, until] of delivery.restingUntil) {
-    if (until <= now) delivery.restingUntil.delete(server);
+    // All but the short rests of our own making are read anew: another process may have lifted one.
+    if (until <= now || until > now + AFTER_OWN_TROUBLE_MS) delivery.restingUntil.delete(server);
   }
   for (const backOff of await listBackOffs(delivery.ctx.database.pool)) {
     delivery.restingUntil.set(backOff.serverName, backOff.retryAt);
