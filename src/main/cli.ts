@@ -1,4 +1,4 @@
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import { EXIT_FATAL } from "./child-process-run.ts";
@@ -52,8 +52,11 @@ function addToolCommand(program: Command): void {
     .description("the protocol core for scripts: one JSON object a line in, one JSON answer a line out")
     .argument("<name>", "resolve-state, authorize, event-id, redact or verify")
     .action(async (name: string) => {
-      const { runTool } = await import("../operator/tool.ts");
-      process.exitCode = await runTool(name, process.stdin, process.stdout);
+      const { isToolName, runTool, TOOL_NAMES } = await import("../operator/tool.ts");
+      if (!isToolName(name)) {
+        throw new InvalidArgumentError(`there is no tool ${JSON.stringify(name)}; there are ${TOOL_NAMES.join(", ")}`);
+      }
+      await runTool(name, process.stdin, process.stdout);
     });
 }
 
@@ -84,13 +87,16 @@ export async function runCli(argv: readonly string[], line: CommandLine): Promis
     await createProgram(line).parseAsync([...argv], { from: "user" });
     return 0;
   } catch (error) {
-    if (error instanceof CommanderError) {
+    if (error instanceof CommanderError && !(error instanceof InvalidArgumentError)) {
       return error.exitCode === 0 ? 0 : 2; // commander has printed its help or its complaint
     }
     const complaint = error instanceof Error ? error.message : String(error);
     process.stderr.write(`fastjoin: ${complaint}\n`);
     if (line.env["FASTJOIN_LOG_LEVEL"] === "debug") {
       process.stderr.write(`${inspect(error)}\n`);
+    }
+    if (error instanceof InvalidArgumentError) {
+      return 2;
     }
     return error instanceof ConfigError ? EXIT_FATAL : 1;
   }

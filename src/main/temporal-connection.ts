@@ -63,7 +63,7 @@ async function register(connection: Connection, namespace: string, logger: Logge
 }
 
 /** Where serve and worker look for Temporal if nobody named one: a server on this machine. */
-const DEFAULT_ADDRESS = "127.0.0.1:7233";
+export const DEFAULT_ADDRESS = "127.0.0.1:7233";
 
 /** Opens the link; nothing is connected yet, since Temporal may be away when we start. */
 export function openTemporal(config: TemporalConfig, logger: Logger): TemporalLink {

@@ -1,0 +1,104 @@
+import { readFile } from "node:fs/promises";
+import type { Logger } from "pino";
+import { createFederationClient } from "../federation-client/client.ts";
+import { createKeyRing } from "../federation-client/key-ring.ts";
+import type { ServerName } from "../matrix/identifiers.ts";
+import type { SigningKey } from "../matrix/signatures.ts";
+import type { RoomsContext } from "../rooms/context.ts";
+import { openDatabase, type Database } from "../storage/database.ts";
+import { migrate } from "../storage/migrations.ts";
+import { ConfigError, type Config } from "./config.ts";
+import { createResyncStarter } from "./resync-starter.ts";
+import type { Shutdown } from "./shutdown.ts";
+import { loadSigningKey } from "./signing-key.ts";
+import { openTemporal, type TemporalLink } from "./temporal-connection.ts";
+
+export interface Composition {
+  readonly ctx: RoomsContext;
+  readonly temporal: TemporalLink;
+}
+
+export interface ComposeOptions {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly shutdown: Shutdown;
+  /** Shown in PostgreSQL's list of connections. */
+  readonly process: "serve" | "worker";
+  readonly onServerAlive?: (server: ServerName) => void;
+}
+
+async function openMigrated({ config, logger, shutdown, process }: ComposeOptions): Promise<Database> {
+  if (config.databaseUrl === undefined) {
+    throw new ConfigError(
+      `DATABASE_URL is not set, and must be for \`fastjoin ${process}\`; only \`fastjoin start\` brings its own PostgreSQL`,
+    );
+  }
+  const applied = await migrate(config.databaseUrl);
+  if (applied.length > 0) {
+    logger.info({ applied }, "migrated the database");
+  }
+  const database = openDatabase(config.databaseUrl, {
+    applicationName: `fastjoin ${process}`,
+    onIdleError: (error) => logger.warn({ err: error }, "PostgreSQL closed a connection"),
+  });
+  shutdown.add({ name: "database", stop: () => database.close() });
+  return database;
+}
+
+async function openFederation(
+  { config, logger, shutdown, onServerAlive }: ComposeOptions,
+  database: Database,
+  signingKey: SigningKey,
+): Promise<Pick<RoomsContext, "federation" | "keyRing">> {
+  const { serverName, ipBlocklist, verifyCertificates, trustedKeyServers, caFile } = config;
+  const now = Date.now;
+  const federation = createFederationClient({
+    serverName,
+    signingKey,
+    database,
+    ipBlocklist,
+    verifyCertificates,
+    extraAuthorities: caFile === undefined ? undefined : await readFile(caFile, "utf8"),
+    now,
+    ...(onServerAlive && { onServerAlive }),
+  });
+  shutdown.add({ name: "federation client", stop: () => federation.close() });
+  const keyRing = createKeyRing({
+    database,
+    client: federation,
+    serverName,
+    signingKey,
+    trustedKeyServers,
+    now,
+    onFailure: (failure) =>
+      logger.info({ server: failure.server, code: failure.code, reason: failure.reason }, "a server's keys can't be had"),
+  });
+  return { federation, keyRing };
+}
+
+/** Puts together what both halves of the sidecar work with; what was opened is closed by the shutdown. */
+export async function compose(options: ComposeOptions): Promise<Composition> {
+  const { config, logger, shutdown } = options;
+  for (const name of config.unknownVariables) {
+    logger.warn({ name }, "an environment variable begins with FASTJOIN_ but is no setting; is it misspelt?");
+  }
+  const signingKey = await loadSigningKey(config.dataDir);
+  const database = await openMigrated(options);
+  const { federation, keyRing } = await openFederation(options, database, signingKey);
+  const temporal = openTemporal(config.temporal, logger);
+  shutdown.add({ name: "Temporal connection", stop: () => temporal.close() });
+  const { serverName, fullStateWaitMs, defaultRoomVersion } = config;
+  const ctx: RoomsContext = {
+    serverName,
+    signingKey,
+    database,
+    federation,
+    keyRing,
+    resyncs: createResyncStarter(temporal, serverName),
+    logger,
+    now: Date.now,
+    fullStateWaitMs,
+    defaultRoomVersion,
+  };
+  return { ctx, temporal };
+}

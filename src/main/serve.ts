@@ -1,0 +1,108 @@
+import express from "express";
+import { createClientApp } from "../client-api/app.ts";
+import type { ClientApiContext } from "../client-api/context.ts";
+import { createFederationApp } from "../federation-server/app.ts";
+import type { JsonObject } from "../matrix/json.ts";
+import { createResyncWorkflows } from "../operator/resync-workflows.ts";
+import { createOperatorRouter } from "../operator/router.ts";
+import type { RoomsContext } from "../rooms/context.ts";
+import { createStreamWaiter } from "../rooms/stream-waiter.ts";
+import { reportReady } from "./child-process-run.ts";
+import { compose, type Composition } from "./compose.ts";
+import type { Config } from "./config.ts";
+import { createHealthRouter } from "./health.ts";
+import { openListener, type Listener } from "./listener.ts";
+import { createLogger } from "./logger.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { loadOperatorToken } from "./operator-token.ts";
+import { SETTINGS } from "./settings.ts";
+import { createShutdown, type Shutdown } from "./shutdown.ts";
+import { loadFederationCertificate } from "./tls.ts";
+
+async function clientContext(
+  config: Config,
+  { ctx, temporal }: Composition,
+  metrics: Metrics,
+): Promise<{ readonly context: ClientApiContext; readonly close: () => Promise<void> }> {
+  const workflows = createResyncWorkflows({
+    client: temporal.client,
+    namespace: temporal.namespace,
+    serverName: ctx.serverName,
+    uiUrl: config.temporal.uiUrl,
+    within: temporal.within,
+  });
+  const stream = createStreamWaiter(ctx.database);
+  const context: ClientApiContext = {
+    ...ctx,
+    stream,
+    registration: config.registration,
+    resyncProgress: async (roomId) => (await workflows.progress(roomId)) as JsonObject | undefined,
+    extraRouters: [
+      createHealthRouter(ctx.database, temporal, () => true),
+      metrics.router,
+      createOperatorRouter({ ...ctx, workflows }, await loadOperatorToken(config)),
+    ],
+  };
+  return { context, close: () => stream.close() };
+}
+
+async function openListeners(
+  config: Config,
+  apps: { readonly client: express.Express; readonly federation: express.Express },
+  shutdown: Shutdown,
+): Promise<{ readonly clientUrl: string; readonly federationUrl: string }> {
+  const open = async (name: string, listening: Promise<Listener>): Promise<string> => {
+    const listener = await listening;
+    shutdown.add({ name, stop: () => listener.close() });
+    return listener.url;
+  };
+  return {
+    federationUrl: await open(
+      "federation listener",
+      openListener(apps.federation, {
+        variable: SETTINGS.federationListen.variable,
+        listen: config.federationListen,
+        certificate: await loadFederationCertificate(config),
+      }),
+    ),
+    clientUrl: await open(
+      "client listener",
+      openListener(apps.client, { variable: SETTINGS.clientListen.variable, listen: config.clientListen }),
+    ),
+  };
+}
+
+function measured(metrics: Metrics, listener: "client" | "federation", app: express.Express): express.Express {
+  const outer = express();
+  outer.disable("x-powered-by");
+  outer.use(metrics.measure(listener), app);
+  return outer;
+}
+
+function federationApp(ctx: RoomsContext, metrics: Metrics): express.Express {
+  return measured(metrics, "federation", createFederationApp(ctx));
+}
+
+/** `fastjoin serve`: the HTTP half, until a signal comes. */
+export async function serve(config: Config): Promise<void> {
+  const logger = createLogger(config.logLevel, { process: "serve" });
+  const shutdown = createShutdown(logger);
+  try {
+    const composition = await compose({ config, logger, shutdown, process: "serve" });
+    const { ctx } = composition;
+    const metrics = createMetrics(ctx.database);
+    const client = await clientContext(config, composition, metrics);
+    shutdown.add({ name: "stream waiter", stop: client.close });
+    const urls = await openListeners(
+      config,
+      { client: measured(metrics, "client", createClientApp(client.context)), federation: federationApp(ctx, metrics) },
+      shutdown,
+    );
+    logger.info(urls, "listening");
+    reportReady(urls);
+    await shutdown.stopped;
+  } catch (error) {
+    await shutdown.stop("the start failed");
+    throw error;
+  }
+}
