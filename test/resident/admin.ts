@@ -1,7 +1,8 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { EventId, RoomId, UserId } from "../../src/matrix/identifiers.ts";
-import { currentState, eventOf, joinedByServer } from "./hosted-room.ts";
+import { stateEntries } from "../../src/matrix/state.ts";
+import { authChain, currentState, eventOf, joinedByServer } from "./hosted-room.ts";
 import type { Front } from "./front.ts";
 import type { Resident, Sending, Sent, StateChange } from "./resident.ts";
 import type { Draft } from "./compose-event.ts";
@@ -40,19 +41,24 @@ export interface RoomSummary {
   readonly founder: UserId;
   readonly events: number;
   readonly stateEvents: number;
+  /** The state's events and those of its auth chain: what a server must have that joins. */
+  readonly eventsToKnow: number;
   readonly joinedMembers: number;
   readonly joinedServers: number;
 }
 
 function summaryOf(resident: Resident, roomId: RoomId): RoomSummary {
   const room = resident.room(roomId);
-  const joined = joinedByServer(room, currentState(room));
+  const state = currentState(room);
+  const ids = [...stateEntries(state)].map(([, eventId]) => eventId);
+  const joined = joinedByServer(room, state);
   return {
     roomId,
     version: room.rules.version,
     founder: resident.founder,
     events: room.events.size,
-    stateEvents: currentState(room).size,
+    stateEvents: state.size,
+    eventsToKnow: new Set([...ids, ...authChain(room, ids)]).size,
     joinedMembers: [...joined.values()].reduce((sum, users) => sum + users.length, 0),
     joinedServers: joined.size,
   };
