@@ -50,13 +50,25 @@ export interface ResyncInput {
   /** False where the search attributes could not be registered. */
   readonly searchAttributes?: boolean;
   /** Carried from run to run by continue-as-new; absent in the first. */
-  readonly carried?: { readonly progress: ResyncProgress; readonly preferredServer?: string };
+  readonly carried?: ResyncProgress & {
+    readonly preferredServer?: string;
+    readonly failuresInARow: number;
+    readonly lastFailureAt: number;
+  };
 }
 
-export type ResyncOutcome = "completed" | "superseded" | "completed-by-leave" | "cancelled";
+/** A cancelled resync ends as cancelled and has no outcome. */
+export type ResyncOutcome =
+  | "completed"
+  /** A later join of ours has a resync of its own. */
+  | "superseded"
+  /** Nobody of ours is in the room any more. */
+  | "completed-by-leave";
 
 export const progressQuery = defineQuery<ResyncProgress>("progress");
 export const retrySignal = defineSignal("retry");
+/** From a running activity: how many state events are still to be fetched. */
+export const idsLeftSignal = defineSignal<[number]>("ids-left");
 export const preferServerSignal = defineSignal<[string]>("prefer-server");
 
 export const MATRIX_ROOM_ID = defineSearchAttributeKey("MatrixRoomId", SearchAttributeType.KEYWORD);

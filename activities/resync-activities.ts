@@ -1,0 +1,90 @@
+import { FederationFailure } from "../src/federation-client/failures.ts";
+import type { EventId, RoomId } from "../src/matrix/identifiers.ts";
+import type { RoomsContext } from "../src/rooms/context.ts";
+import { recordCancelled } from "../src/rooms/resync-cancelled.ts";
+import { fetchMissingState } from "../src/rooms/resync-fetch-state.ts";
+import { finishResync, type ResyncFinished } from "../src/rooms/resync-finish.ts";
+import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../src/rooms/resync-next-step.ts";
+import { repairEvents, type EventsRepaired } from "../src/rooms/resync-repair-events.ts";
+import { serversForResync } from "../src/rooms/resync-servers.ts";
+import type { ServerFault } from "../workflows/contract.ts";
+import { faultOf } from "./failures.ts";
+import { withHeartbeat } from "./heartbeat.ts";
+import { createIdsLeftReporter } from "./report-ids-left.ts";
+
+/** As workflows carry it. */
+export interface ActivityTarget {
+  readonly roomId: string;
+  readonly joinEventId: string;
+}
+
+export type FetchOutcome =
+  | { readonly kind: "complete" }
+  | { readonly kind: "superseded" }
+  | {
+      readonly kind: "failed";
+      readonly cause: ServerFault;
+      readonly detail: string;
+      readonly idsLeft?: number;
+      readonly retryAfterMs?: number;
+    };
+
+/** The resync's steps. Each does one batch, may be repeated, and stores what it has done before it returns. */
+export function createResyncActivities(ctx: RoomsContext) {
+  return {
+    async nextResyncStep(target: ActivityTarget): Promise<ResyncStep> {
+      return await nextResyncStep(ctx, targetOf(target));
+    },
+
+    async listServers(target: ActivityTarget): Promise<readonly string[]> {
+      return await serversForResync(ctx, targetOf(target));
+    },
+
+    async fetchMissingState(
+      input: ActivityTarget & { readonly eventId: string; readonly server: string },
+    ): Promise<FetchOutcome> {
+      const report = createIdsLeftReporter();
+      try {
+        return await withHeartbeat(async (signal, note) => {
+          const request = { ...targetOf(input), eventId: input.eventId as EventId, server: input.server, signal };
+          const onProgress = (idsLeft: number): void => {
+            note({ idsLeft });
+            report(idsLeft);
+          };
+          const fetched = await fetchMissingState(ctx, { ...request, onProgress });
+          if (fetched.kind !== "incomplete") return fetched;
+          return { kind: "failed", cause: "unknown-event", detail: fetched.reason, idsLeft: fetched.idsLeft };
+        });
+      } catch (error) {
+        if (!(error instanceof FederationFailure)) throw error;
+        ctx.logger.info({ err: error, roomId: input.roomId }, "a server could not help the resync");
+        const wait = error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs };
+        return { kind: "failed", cause: faultOf(error), detail: error.reason, ...wait };
+      }
+    },
+
+    async repairEvents(input: ActivityTarget & { readonly eventIds: readonly string[] }): Promise<EventsRepaired> {
+      return await withHeartbeat(async (signal, note) => {
+        const eventIds = input.eventIds as readonly EventId[];
+        let batches = 0;
+        return await repairEvents(ctx, targetOf(input), eventIds, () => {
+          signal.throwIfAborted();
+          batches += 1;
+          note({ batches });
+        });
+      });
+    },
+
+    async finishResync(target: ActivityTarget): Promise<ResyncFinished> {
+      return await withHeartbeat(() => finishResync(ctx, targetOf(target)));
+    },
+
+    async recordCancelled(target: ActivityTarget): Promise<void> {
+      await recordCancelled(ctx, targetOf(target));
+    },
+  };
+}
+
+function targetOf({ roomId, joinEventId }: ActivityTarget): ResyncTarget {
+  return { roomId: roomId as RoomId, joinEventId: joinEventId as EventId };
+}

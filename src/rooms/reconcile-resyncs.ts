@@ -1,0 +1,20 @@
+import { listPartialRooms } from "../storage/partial-state.ts";
+import { listResyncControls } from "../storage/resync-control.ts";
+import type { RoomsContext } from "./context.ts";
+
+/**
+ * Sees to it that each partial room has its resync, unless it was cancelled: a join may have been stored while Temporal
+ * was away, and a workflow may have been terminated by hand. Starting one that runs changes nothing.
+ */
+export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly started: number }> {
+  const cancelled = new Set(
+    (await listResyncControls(ctx.database)).filter((one) => one.wish === "cancelled").map((one) => one.roomId),
+  );
+  let started = 0;
+  for (const { roomId, joinEventId } of await listPartialRooms(ctx.database.pool)) {
+    if (joinEventId === null || cancelled.has(roomId)) continue;
+    await ctx.resyncs.start(roomId, joinEventId);
+    started += 1;
+  }
+  return { started };
+}

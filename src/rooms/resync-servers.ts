@@ -1,0 +1,26 @@
+import type { ServerName } from "../matrix/identifiers.ts";
+import { joinedServers } from "../storage/memberships.ts";
+import { partialRoom, partialRoomServers } from "../storage/partial-state.ts";
+import { loadResyncControl } from "../storage/resync-control.ts";
+import type { RoomsContext } from "./context.ts";
+import type { ResyncTarget } from "./resync-next-step.ts";
+
+/** As many are plenty; the workflow carries the list. */
+const MOST = 100;
+
+/**
+ * Servers to ask for the room's state: an operator's choice, the one that we joined by, which knows the join, then
+ * those known to be in the room.
+ */
+export async function serversForResync(ctx: RoomsContext, { roomId }: ResyncTarget): Promise<readonly ServerName[]> {
+  const { pool } = ctx.database;
+  const control = await loadResyncControl(ctx.database, roomId);
+  const room = await partialRoom(pool, roomId);
+  const servers = new Set<ServerName>();
+  if (control?.wish === "prefer-server") servers.add(control.serverName);
+  if (room?.joinedVia != null) servers.add(room.joinedVia);
+  for (const server of await joinedServers(pool, roomId)) servers.add(server);
+  for (const server of await partialRoomServers(pool, roomId)) servers.add(server);
+  servers.delete(ctx.serverName);
+  return [...servers].slice(0, MOST);
+}

@@ -1,0 +1,189 @@
+import {
+  condition,
+  continueAsNew,
+  CancellationScope,
+  isCancellation,
+  proxyActivities,
+  setCurrentDetails,
+  setHandler,
+  upsertMemo,
+  upsertSearchAttributes,
+  workflowInfo,
+} from "@temporalio/workflow";
+import type { Activities } from "../activities/index.ts";
+import {
+  idsLeftSignal,
+  MATRIX_ROOM_ID,
+  PARTIAL_EVENTS,
+  preferServerSignal,
+  progressQuery,
+  RESYNC_PHASE,
+  retrySignal,
+  type ResyncInput,
+  type ResyncOutcome,
+} from "./contract.ts";
+import { describeProgress } from "./describe-progress.ts";
+import { initialState, nextServer, progressOf, reduce, type ResyncEvent, type ResyncState } from "./resync-progress.ts";
+
+/**
+ * Retried for ever: a database that is away comes back, and an error of ours is repaired by a new release, upon which
+ * the room goes on where it was.
+ */
+const retry = { initialInterval: "1s", backoffCoefficient: 2, maximumInterval: "1m" } as const;
+
+const quick = proxyActivities<Activities>({ startToCloseTimeout: "1m", retry });
+const long = proxyActivities<Activities>({ startToCloseTimeout: "1h", heartbeatTimeout: "5s", retry });
+
+/** A run's history stays small, however long the resync of a room takes. */
+const MAX_HISTORY_EVENTS = 2_000;
+
+/** Where no server is known at all, the list is read again after this. */
+const NO_SERVER_WAIT_MS = 60_000;
+
+/**
+ * Repairs a partially joined room: fetches the full state before its partial events, judges them anew, and clears the
+ * room's partial flag. What is partial stands in the database; this only says what next, when, and what if it fails.
+ */
+export async function resync(input: ResyncInput): Promise<ResyncOutcome> {
+  const room = followRoom(input);
+  try {
+    return await repairRoom(input, room);
+  } catch (error) {
+    if (isCancellation(error)) {
+      await CancellationScope.nonCancellable(() => quick.recordCancelled(targetOf(input)));
+    }
+    throw error;
+  }
+}
+
+interface FollowedRoom {
+  state(): ResyncState;
+  apply(event: ResyncEvent): void;
+  /** Waits, unless a signal asks to go on. */
+  rest(ms: number): Promise<void>;
+}
+
+/** Keeps the state of the room's resync, takes signals, answers queries, and tells the Temporal UI. */
+function followRoom(input: ResyncInput): FollowedRoom {
+  let state = initialState(input.carried);
+  let wakeUps = 0;
+  const apply = (event: ResyncEvent): void => {
+    const before = state;
+    state = reduce(state, event);
+    tellUi(input, before, state);
+  };
+  setHandler(progressQuery, () => progressOf(state));
+  setHandler(idsLeftSignal, (count) => apply({ type: "ids-left", count }));
+  setHandler(retrySignal, () => {
+    wakeUps += 1;
+    apply({ type: "retry-wished" });
+  });
+  setHandler(preferServerSignal, (name) => {
+    wakeUps += 1;
+    apply({ type: "server-preferred", name });
+  });
+  tellUi(input, undefined, state);
+  return {
+    state: () => state,
+    apply,
+    rest: async (ms) => {
+      const seen = wakeUps;
+      await condition(() => wakeUps > seen, Math.max(1, ms));
+    },
+  };
+}
+
+function targetOf({ roomId, joinEventId }: ResyncInput): { readonly roomId: string; readonly joinEventId: string } {
+  return { roomId, joinEventId };
+}
+
+/** The resync's loop: which events next, what they lack, repair them; when none is left, the room itself. */
+async function repairRoom(input: ResyncInput, room: FollowedRoom): Promise<ResyncOutcome> {
+  const target = targetOf(input);
+  for (;;) {
+    const step = await quick.nextResyncStep(target);
+    switch (step.kind) {
+      case "superseded":
+        return "superseded";
+      case "left":
+        return "completed-by-leave";
+      case "fetch":
+        room.apply({ type: "partial-events", count: step.partialEvents });
+        for (const eventId of step.eventIds) await fetchState(input, room, eventId);
+        break;
+      case "repair":
+        room.apply({ type: "phase", phase: "authorising" });
+        room.apply({ type: "partial-events", count: step.partialEvents });
+        await long.repairEvents({ ...target, eventIds: step.eventIds });
+        break;
+      case "finish": {
+        room.apply({ type: "phase", phase: "finishing" });
+        room.apply({ type: "partial-events", count: 0 });
+        const finished = await long.finishResync(target);
+        if (finished.kind === "completed") return "completed";
+        if (finished.kind === "superseded") return "superseded";
+      }
+    }
+    await renewHistory(input, room);
+  }
+}
+
+/** Asks one server after the other for the state at an event until it is whole. Never ends in failure. */
+async function fetchState(input: ResyncInput, room: FollowedRoom, eventId: string): Promise<void> {
+  const target = targetOf(input);
+  room.apply({ type: "servers-listed", names: await quick.listServers(target) });
+  for (;;) {
+    const next = nextServer(room.state(), Date.now());
+    if (next.kind === "wait") {
+      room.apply({ type: "phase", phase: "waiting" });
+      await room.rest(next.until === undefined ? NO_SERVER_WAIT_MS : next.until - Date.now());
+      await renewHistory(input, room);
+      room.apply({ type: "servers-listed", names: await quick.listServers(target) });
+      if ((await quick.nextResyncStep(target)).kind !== "fetch") return;
+      continue;
+    }
+    room.apply({ type: "phase", phase: "fetching" });
+    const fetched = await long.fetchMissingState({ ...target, eventId, server: next.name });
+    switch (fetched.kind) {
+      case "complete":
+        room.apply({ type: "server-answered", name: next.name });
+        room.apply({ type: "ids-left", count: 0 });
+        return;
+      case "superseded":
+        return;
+      case "failed": {
+        const { cause, detail, idsLeft, retryAfterMs } = fetched;
+        if (idsLeft !== undefined) room.apply({ type: "ids-left", count: idsLeft });
+        const wait = retryAfterMs === undefined ? {} : { retryAfterMs };
+        const failure = { name: next.name, cause, detail, at: Date.now(), jitter: Math.random(), ...wait };
+        room.apply({ type: "server-failed", ...failure });
+      }
+    }
+  }
+}
+
+async function renewHistory(input: ResyncInput, room: FollowedRoom): Promise<void> {
+  const { continueAsNewSuggested, historyLength } = workflowInfo();
+  if (!continueAsNewSuggested && historyLength < MAX_HISTORY_EVENTS) return;
+  await continueAsNew<typeof resync>({ ...input, carried: room.state() });
+}
+
+/**
+ * Phase, counts and causes go where an operator looks: search attributes and memo, which the server keeps, and the
+ * current details, which a new run has to set again.
+ */
+function tellUi(input: ResyncInput, before: ResyncState | undefined, state: ResyncState): void {
+  const progress = progressOf(state);
+  setCurrentDetails(describeProgress(input.roomId, progress));
+  const phaseChanged = before?.phase !== state.phase;
+  const countChanged = before?.partialEvents !== state.partialEvents;
+  if (phaseChanged || countChanged || before?.servers !== state.servers) {
+    upsertMemo({ phase: state.phase, partialEvents: state.partialEvents, servers: progress.servers.slice(-20) });
+  }
+  if (input.searchAttributes === false || !(phaseChanged || countChanged)) return;
+  upsertSearchAttributes([
+    { key: MATRIX_ROOM_ID, value: input.roomId },
+    { key: RESYNC_PHASE, value: state.phase },
+    { key: PARTIAL_EVENTS, value: state.partialEvents },
+  ]);
+}
