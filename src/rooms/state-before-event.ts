@@ -54,6 +54,8 @@ export async function stateBeforeEvent(
   if (only !== undefined && stored.length === 1 && foreign.length === 0) return only;
 
   const states = [...stored.map((one) => one.state), ...foreign.map((one) => one.after)];
+  // Before the create event there was nothing.
+  if (states.length === 0) return await storeState(source, emptyState, []);
   const resolved = await resolveRoomState(source.tx, source.rules, states);
   return await storeState(source, resolved, stored);
 }
