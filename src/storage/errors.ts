@@ -40,7 +40,6 @@ const CONFLICT_OF_SQLSTATE: ReadonlyMap<string, ConflictCode> = new Map([
 const REFERENCES_PARTIAL_ROOM: ReadonlySet<string> = new Set([
   "partial_state_events_room_id_fkey",
   "partial_state_rooms_servers_room_id_fkey",
-  "resync_state_ids_room_id_fkey",
 ]);
 
 /** PostgreSQL words a missing referenced row and a still referenced one alike, but for the table it names. */

@@ -15,7 +15,7 @@ export interface ResyncStateIds {
 const COLUMNS = `room_id AS "roomId", event_id AS "eventId", server_name AS "serverName",
   state_event_ids AS "stateEventIds", auth_event_ids AS "authEventIds"`;
 
-/** Stores an answer; a later one at the same event takes its place. @throws PartialRoomGone */
+/** Stores an answer; a later one at the same event takes its place. */
 export async function saveResyncStateIds(c: Connection, answer: ResyncStateIds): Promise<void> {
   await execute(
     c,
@@ -53,4 +53,9 @@ export async function missingResyncEventIds(c: Connection, roomId: RoomId): Prom
 
 export async function deleteResyncStateIds(c: Connection, roomId: RoomId, eventId: EventId): Promise<void> {
   await execute(c, `DELETE FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`, [roomId, eventId]);
+}
+
+/** All of the room's, when its resync has ended or it is left. */
+export async function clearResyncStateIds(tx: Connection, roomId: RoomId): Promise<void> {
+  await execute(tx, `DELETE FROM resync_state_ids WHERE room_id = $1`, [roomId]);
 }

@@ -85,9 +85,11 @@ export async function loadState(
     missing.map((link) => link.snapshotId),
   );
   for (const link of missing.toReversed()) {
-    state = withEntries(state, entries.get(link.snapshotId) ?? []);
-    // Its own entries only: the rest is shared with its parent.
-    cache.set(link.snapshotId, state, { size: link.entryCount + 1 });
+    const parent: StateMap | undefined = state;
+    state = withEntries(parent, entries.get(link.snapshotId) ?? []);
+    // What it shares with its parent counts once.
+    const own = state.base === parent?.base ? state.overlay.size : state.size;
+    cache.set(link.snapshotId, state, { size: own + 1 });
   }
   return state ?? emptyState;
 }

@@ -1,0 +1,182 @@
+import { describe, expect, it } from "vitest";
+import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
+import { transaction } from "../../../src/storage/database.ts";
+import { PartialRoomGone, StorageConflict } from "../../../src/storage/errors.ts";
+import { insertOutliers } from "../../../src/storage/events.ts";
+import {
+  addPartialRoomServers,
+  countPartialEvents,
+  deletePartialEvent,
+  deletePartialRoom,
+  insertPartialRoom,
+  listPartialRooms,
+  lockPartialRoom,
+  markPartial,
+  nextRepairableEvents,
+  partialEventIds,
+  partialRoom,
+  partialRoomServers,
+  replacePartialRoomJoin,
+} from "../../../src/storage/partial-state.ts";
+import {
+  clearResyncStateIds,
+  deleteResyncStateIds,
+  loadResyncStateIds,
+  missingResyncEventIds,
+  saveResyncStateIds,
+} from "../../../src/storage/resync-state-ids.ts";
+import { openTestDatabase } from "../../support/database.ts";
+import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
+
+const database = await openTestDatabase();
+const { pool } = database;
+
+async function aPartialRoom(): Promise<RoomId> {
+  const roomId = await aStoredRoom(database);
+  await insertPartialRoom(pool, { roomId, joinEventId: null, joinedVia: "via.example.org", deviceListsStreamId: 7n });
+  return roomId;
+}
+
+async function aPartialEvent(roomId: RoomId, eventId: EventId, prev: readonly EventId[] = []): Promise<void> {
+  await storeInTimeline(database, anEvent(roomId, eventId, { prev_events: prev }));
+  await markPartial(pool, roomId, eventId);
+}
+
+describe("insertPartialRoom", () => {
+  it("keeps what is known of the join", async () => {
+    const roomId = await aStoredRoom(database);
+    await storeInTimeline(database, anEvent(roomId, "$join"));
+    const room = {
+      roomId,
+      joinEventId: "$join",
+      joinedVia: "via.example.org",
+      deviceListsStreamId: 2n ** 60n,
+    } as const;
+    await insertPartialRoom(pool, room);
+    expect(await partialRoom(pool, roomId)).toEqual(room);
+    expect(await listPartialRooms(pool)).toContainEqual(room);
+    await expect(insertPartialRoom(pool, room)).rejects.toMatchObject({ name: "StorageConflict", code: "unique" });
+    await replacePartialRoomJoin(pool, { ...room, joinEventId: null });
+    expect(await transaction(database, (tx) => lockPartialRoom(tx, roomId))).toEqual({ ...room, joinEventId: null });
+  });
+
+  it("refuses a room that we don't know", async () => {
+    const room = {
+      roomId: "!unknown:example.org",
+      joinEventId: null,
+      joinedVia: null,
+      deviceListsStreamId: 0n,
+    } as const;
+    await expect(insertPartialRoom(pool, room)).rejects.toMatchObject({ code: "foreign-key" });
+  });
+});
+
+describe("addPartialRoomServers", () => {
+  it("keeps each server once", async () => {
+    const roomId = await aPartialRoom();
+    await addPartialRoomServers(pool, roomId, ["b.org", "a.org"]);
+    await addPartialRoomServers(pool, roomId, ["c.org", "a.org"]);
+    expect(await partialRoomServers(pool, roomId)).toEqual(["a.org", "b.org", "c.org"]);
+  });
+
+  it("tells when the room is no longer partial", async () => {
+    const roomId = await aStoredRoom(database);
+    await expect(addPartialRoomServers(pool, roomId, ["a.org"])).rejects.toBeInstanceOf(PartialRoomGone);
+  });
+});
+
+describe("markPartial", () => {
+  it("refuses another room's event", async () => {
+    const [roomId, other] = [await aPartialRoom(), await aPartialRoom()];
+    await storeInTimeline(database, anEvent(other, "$others"));
+    await expect(markPartial(pool, roomId, "$others")).rejects.toMatchObject({
+      name: "StorageConflict",
+      code: "check",
+    });
+    expect(await countPartialEvents(pool, roomId)).toBe(0);
+  });
+
+  it("marks an event once", async () => {
+    const roomId = await aPartialRoom();
+    await aPartialEvent(roomId, "$twice");
+    await markPartial(pool, roomId, "$twice");
+    expect(await countPartialEvents(pool, roomId)).toBe(1);
+    const insert = pool.query("INSERT INTO partial_state_events (room_id, event_id) VALUES ($1, '$twice')", [roomId]);
+    await expect(insert).rejects.toMatchObject({ code: "23505" });
+  });
+
+  it("tells when the room was cleared meanwhile, even in the middle of clearing it", async () => {
+    const roomId = await aPartialRoom();
+    await storeInTimeline(database, anEvent(roomId, "$late"));
+    let marking: Promise<unknown> | undefined;
+    await transaction(database, async (tx) => {
+      await deletePartialRoom(tx, roomId);
+      marking = markPartial(pool, roomId, "$late").catch((error: unknown) => error);
+      // It waits for us: whether the room is gone is not settled before we commit.
+      expect(await Promise.race([marking, new Promise((resolve) => setTimeout(resolve, 200, "waits"))])).toBe("waits");
+    });
+    expect(await marking).toBeInstanceOf(PartialRoomGone);
+  });
+
+  it("does not wait for a repair that holds the room's row", async () => {
+    const roomId = await aPartialRoom();
+    await storeInTimeline(database, anEvent(roomId, "$meanwhile"));
+    await transaction(database, async (tx) => {
+      await lockPartialRoom(tx, roomId);
+      await markPartial(pool, roomId, "$meanwhile");
+    });
+    expect(await partialEventIds(pool, ["$meanwhile", "$other"])).toEqual(new Set(["$meanwhile"]));
+  });
+});
+
+describe("deletePartialRoom", () => {
+  it("refuses while an event of the room is partial, and keeps everything", async () => {
+    const roomId = await aPartialRoom();
+    await addPartialRoomServers(pool, roomId, ["a.org"]);
+    await aPartialEvent(roomId, "$holds");
+    const clearing = transaction(database, (tx) => deletePartialRoom(tx, roomId));
+    await expect(clearing).rejects.toSatisfy(
+      (error) => error instanceof StorageConflict && error.code === "foreign-key",
+    );
+    expect(await partialRoomServers(pool, roomId)).toEqual(["a.org"]);
+    expect(await deletePartialEvent(pool, "$holds")).toBe(true);
+    expect(await transaction(database, (tx) => deletePartialRoom(tx, roomId))).toBe(true);
+    expect(await partialRoom(pool, roomId)).toBeUndefined();
+  });
+});
+
+describe("nextRepairableEvents", () => {
+  it("gives the partial events without a partial prev_event, by arrival", async () => {
+    const roomId = await aPartialRoom();
+    await aPartialEvent(roomId, "$z", ["$unknown"]);
+    await aPartialEvent(roomId, "$y", ["$z"]);
+    await aPartialEvent(roomId, "$a", ["$elsewhere"]);
+    await aPartialEvent(roomId, "$x", ["$a", "$y"]);
+    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$z", "$a"]);
+    expect(await nextRepairableEvents(pool, roomId, 1)).toEqual(["$z"]);
+    await deletePartialEvent(pool, "$z");
+    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$y", "$a"]);
+    await deletePartialEvent(pool, "$a");
+    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$y"]);
+    await deletePartialEvent(pool, "$y");
+    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$x"]);
+  });
+});
+
+describe("saveResyncStateIds", () => {
+  it("keeps the newest answer at an event, and names what is missing", async () => {
+    const roomId = await aPartialRoom();
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$known"), rejection: null }]);
+    const answer = { roomId, eventId: "$asked", serverName: "a.org" } as const;
+    await saveResyncStateIds(pool, { ...answer, stateEventIds: ["$old"], authEventIds: [] });
+    const newest = { ...answer, stateEventIds: ["$known", "$s"], authEventIds: ["$s", "$t"] } as const;
+    await saveResyncStateIds(pool, newest);
+    expect(await loadResyncStateIds(pool, roomId, "$asked")).toEqual(newest);
+    expect((await missingResyncEventIds(pool, roomId)).toSorted()).toEqual(["$s", "$t"]);
+    await saveResyncStateIds(pool, { ...answer, eventId: "$done", stateEventIds: ["$d"], authEventIds: [] });
+    await deleteResyncStateIds(pool, roomId, "$done");
+    expect(await missingResyncEventIds(pool, roomId)).toHaveLength(2);
+    await clearResyncStateIds(pool, roomId);
+    expect(await loadResyncStateIds(pool, roomId, "$asked")).toBeUndefined();
+  });
+});

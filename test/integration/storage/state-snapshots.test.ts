@@ -1,0 +1,202 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { EventId } from "../../../src/matrix/identifiers.ts";
+import { splitStateKey, stateEntries, stateKeyOf, stateSize, type StateKey } from "../../../src/matrix/state.ts";
+import { openDatabase, transaction } from "../../../src/storage/database.ts";
+import { insertOutliers } from "../../../src/storage/events.ts";
+import {
+  loadState,
+  lookUpInSnapshot,
+  lookUpManyInSnapshot,
+  snapshotMembers,
+  storeSnapshot,
+} from "../../../src/storage/state-snapshots.ts";
+import { openTestDatabase } from "../../support/database.ts";
+import { aMemberEvent, anEvent, aStoredRoom } from "../../support/stored-room.ts";
+
+const database = await openTestDatabase();
+
+type Changes = ReadonlyMap<StateKey, EventId | null>;
+
+function memberChanges(from: number, count: number): Map<StateKey, EventId> {
+  return new Map(
+    Array.from({ length: count }, (_, index) => [
+      stateKeyOf("m.room.member", `@user${from + index}:example.org`),
+      `$member${from + index}`,
+    ]),
+  );
+}
+
+async function store(roomId: `!${string}`, parentId: bigint | null, changes: Changes): Promise<bigint> {
+  return transaction(database, (tx) => storeSnapshot(tx, roomId, { parentId, changes }));
+}
+
+async function countRows(): Promise<number> {
+  const result = await database.pool.query<{ count: number }>(
+    "SELECT count(*)::integer AS count FROM state_snapshot_entries",
+  );
+  return result.rows[0]?.count ?? 0;
+}
+
+async function chainOf(snapshotId: bigint): Promise<readonly number[]> {
+  const result = await database.pool.query<{ entry_count: number }>(
+    `WITH RECURSIVE chain AS (
+       SELECT *, 0 AS depth FROM state_snapshots WHERE snapshot_id = $1
+       UNION ALL SELECT s.*, depth + 1 FROM chain JOIN state_snapshots s ON s.snapshot_id = chain.parent_id)
+     SELECT entry_count FROM chain ORDER BY depth`,
+    [snapshotId],
+  );
+  return result.rows.map((row) => row.entry_count);
+}
+
+describe("storeSnapshot", () => {
+  it("writes one row for one state event more over 100,000 entries", async () => {
+    const roomId = await aStoredRoom(database);
+    const base = await store(roomId, null, memberChanges(0, 100_000));
+    const before = await countRows();
+    const next = await store(roomId, base, new Map([[stateKeyOf("m.room.topic", ""), "$topic"]]));
+    expect((await countRows()) - before).toBe(1);
+    expect(stateSize(await loadState(database, next))).toBe(100_001);
+    expect(await lookUpInSnapshot(database.pool, next, "m.room.member", "@user7:example.org")).toBe("$member7");
+    expect(await lookUpInSnapshot(database.pool, next, "m.room.topic", "")).toBe("$topic");
+  });
+
+  it("writes a handful of rows a change on average, in a chain of at most log2 links", async () => {
+    const roomId = await aStoredRoom(database);
+    let id = await store(roomId, null, memberChanges(0, 2_000));
+    const before = await countRows();
+    const steps = 500;
+    let longest = 0;
+    for (let step = 0; step < steps; step += 1) {
+      id = await store(roomId, id, memberChanges(10_000 + step, 1));
+      const sizes = await chainOf(id);
+      longest = Math.max(longest, sizes.length);
+      for (let link = 1; link < sizes.length; link += 1) {
+        expect(sizes[link]).toBeGreaterThanOrEqual(2 * (sizes[link - 1] ?? 0));
+      }
+    }
+    expect(longest).toBeLessThanOrEqual(1 + Math.ceil(Math.log2(steps)));
+    expect((await countRows()) - before).toBeLessThan(steps * Math.log2(steps));
+    expect(stateSize(await loadState(database, id))).toBe(2_500);
+  });
+
+  it("gives the parent back when nothing changes", async () => {
+    const roomId = await aStoredRoom(database);
+    const parent = await store(roomId, null, memberChanges(0, 3));
+    expect(await store(roomId, parent, new Map())).toBe(parent);
+  });
+
+  it("stores an empty state", async () => {
+    const roomId = await aStoredRoom(database);
+    const empty = await store(roomId, null, new Map());
+    expect(stateSize(await loadState(database, empty))).toBe(0);
+    expect(await lookUpInSnapshot(database.pool, empty, "m.room.create", "")).toBeUndefined();
+  });
+
+  it("equals a plain map whatever is changed and taken away, from any earlier snapshot", async () => {
+    const roomId = await aStoredRoom(database);
+    const key = fc.constantFrom(
+      ...Array.from({ length: 12 }, (_, index) => stateKeyOf(`t${index % 3}\u001f`, `k${index}`)),
+    );
+    const change = fc.tuple(key, fc.option(fc.integer({ min: 0, max: 5 }), { nil: null, freq: 3 }));
+    const step = fc.record({ changes: fc.array(change, { maxLength: 8 }), parent: fc.nat() });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 14 }), async (steps) => {
+        const stored: { id: bigint; expected: ReadonlyMap<StateKey, EventId> }[] = [];
+        for (const { changes, parent } of steps) {
+          const from = stored[parent % (stored.length + 1)];
+          const changed = new Map(changes.map(([k, n]) => [k, n === null ? null : (`$${n}` as EventId)]));
+          const id = await store(roomId, from?.id ?? null, changed);
+          stored.push({ id, expected: applied(from?.expected, changed) });
+        }
+        const fresh = openDatabase(database.url, { connections: 1 });
+        try {
+          for (const { id, expected } of stored.toReversed()) {
+            expect(new Map(stateEntries(await loadState(fresh, id)))).toEqual(expected);
+            const keys = [...expected.keys(), stateKeyOf("t9", "absent")].map(splitStateKey);
+            expect(await lookUpManyInSnapshot(fresh.pool, id, keys)).toEqual(expected);
+            const sizes = await chainOf(id);
+            for (let link = 1; link < sizes.length; link += 1) {
+              expect(sizes[link]).toBeGreaterThanOrEqual(2 * (sizes[link - 1] ?? 0));
+            }
+          }
+        } finally {
+          await fresh.close();
+        }
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+function applied(from: ReadonlyMap<StateKey, EventId> | undefined, changes: Changes): ReadonlyMap<StateKey, EventId> {
+  const result = new Map(from);
+  for (const [key, id] of changes) {
+    if (id === null) result.delete(key);
+    else result.set(key, id);
+  }
+  return result;
+}
+
+describe("loadState", () => {
+  it("shares one base map between snapshots of one ancestor", async () => {
+    const roomId = await aStoredRoom(database);
+    const base = await store(roomId, null, memberChanges(0, 500));
+    const left = await store(roomId, base, new Map([[stateKeyOf("m.room.topic", ""), "$left"]]));
+    const right = await store(roomId, base, new Map([[stateKeyOf("m.room.topic", ""), "$right"]]));
+    const [a, b] = [await loadState(database, left), await loadState(database, right)];
+    expect(a.base).toBe(b.base);
+    expect(a.base.size).toBe(500);
+  });
+
+  it("gives the same object again", async () => {
+    const roomId = await aStoredRoom(database);
+    const id = await store(roomId, null, memberChanges(0, 5));
+    expect(await loadState(database, id)).toBe(await loadState(database, id));
+  });
+
+  it("reads what its own transaction has not committed yet", async () => {
+    const roomId = await aStoredRoom(database);
+    await transaction(database, async (tx) => {
+      const id = await storeSnapshot(tx, roomId, { parentId: null, changes: memberChanges(0, 5) });
+      expect(stateSize(await loadState(database, id, tx))).toBe(5);
+    });
+  });
+
+  it("refuses a snapshot that does not exist", async () => {
+    await expect(loadState(database, 999_999_999n)).rejects.toThrow("999999999 does not exist");
+  });
+});
+
+describe("snapshotMembers", () => {
+  it("gives the members of the whole chain, each as its newest link has them", async () => {
+    const roomId = await aStoredRoom(database);
+    const events = [1, 2, 3].map((number) => aMemberEvent(roomId, `$in${number}`, number));
+    const left = anEvent(roomId, "$out1", {
+      type: "m.room.member",
+      state_key: "@user1:server1.example.org",
+      content: { membership: "leave" },
+    });
+    await insertOutliers(
+      database.pool,
+      [...events, left].map((event) => ({ event, rejection: null })),
+    );
+    const joined = new Map(
+      events.map((event) => [stateKeyOf("m.room.member", event.pdu.state_key ?? ""), event.eventId]),
+    );
+    const base = await store(roomId, null, joined);
+    const next = await store(
+      roomId,
+      base,
+      new Map<StateKey, EventId | null>([
+        [stateKeyOf("m.room.member", "@user1:server1.example.org"), "$out1"],
+        [stateKeyOf("m.room.member", "@user3:server3.example.org"), null],
+      ]),
+    );
+    const members = await snapshotMembers(database.pool, next);
+    expect(members.toSorted((a, b) => (a.userId < b.userId ? -1 : 1))).toEqual([
+      { userId: "@user1:server1.example.org", membership: "leave", eventId: "$out1" },
+      { userId: "@user2:server2.example.org", membership: "join", eventId: "$in2" },
+    ]);
+  });
+});
