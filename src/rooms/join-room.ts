@@ -8,6 +8,7 @@ import { loadEvent } from "../storage/events.ts";
 import { partialRoom } from "../storage/partial-state.ts";
 import { currentStreamPosition, localMembershipsAt } from "../storage/streams.ts";
 import { PrevEventsMissing } from "./accept-event.ts";
+import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
 import { createEvent } from "./create-event.ts";
 import {
@@ -15,7 +16,6 @@ import {
   makeJoin,
   mayFailOverMakeJoin,
   mayFailOverSendJoin,
-  type JoinRequest,
   type JoinTemplate,
 } from "./make-join.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "./receive-pdu.ts";
@@ -124,7 +124,7 @@ async function joinByHandshake(
 /** make_join and send_join at one server after the other, until one of them lets us in or refuses for good. */
 async function shakeHands(
   ctx: RoomsContext,
-  request: JoinRequest,
+  request: MembershipRequest,
   servers: readonly ServerName[],
 ): Promise<JoinAnswer> {
   const failures: FederationFailure[] = [];

@@ -1,11 +1,8 @@
 import { FederationFailure } from "../federation-client/failures.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import type { Event, Pdu } from "../matrix/event.ts";
-import { parsePdu } from "../matrix/event-format.ts";
+import type { Event } from "../matrix/event.ts";
 import { serverNameOf, type EventId, type RoomId, type ServerName, type UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { rulesOf } from "../matrix/room-versions.ts";
-import { hashAndSignEvent } from "../matrix/signatures.ts";
 import { transaction } from "../storage/database.ts";
 import { insertOutliers, loadEvent } from "../storage/events.ts";
 import { membershipOf } from "../storage/memberships.ts";
@@ -15,7 +12,7 @@ import {
   localMembershipsAt,
   takeStreamPositions,
 } from "../storage/streams.ts";
-import { randomBytes } from "node:crypto";
+import { completeTemplate, rulesOfTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
 import { createEvent } from "./create-event.ts";
 
@@ -69,13 +66,7 @@ async function leaveFromOutside(
   });
 }
 
-interface LeaveRequest {
-  readonly roomId: RoomId;
-  readonly userId: UserId;
-  readonly content: JsonObject;
-}
-
-async function handshake(ctx: RoomsContext, server: ServerName, request: LeaveRequest): Promise<Event | undefined> {
+async function handshake(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<Event | undefined> {
   try {
     const event = await leaveEvent(ctx, server, request);
     await ctx.federation.sendLeave(server, { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu });
@@ -87,26 +78,11 @@ async function handshake(ctx: RoomsContext, server: ServerName, request: LeaveRe
   }
 }
 
-async function leaveEvent(ctx: RoomsContext, server: ServerName, request: LeaveRequest): Promise<Event> {
+async function leaveEvent(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<Event> {
   const { roomId, userId, content } = request;
   const template = await ctx.federation.makeLeave(server, { roomId, userId });
-  const fail = (reason: string): never => {
+  const fail: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its make_leave template ${reason}` });
   };
-  const rules = rulesOf(template.room_version ?? "1") ?? fail("is of an unknown room version");
-  const { event } = template;
-  if (event["type"] !== "m.room.member" || event["room_id"] !== roomId) fail("is not about the room");
-  if (event["sender"] !== userId || event["state_key"] !== userId) fail("is of another user");
-  const { hashes: _hashes, signatures: _signatures, event_id: _id, ...proposed } = event;
-  const draft = {
-    ...proposed,
-    ...(rules.eventIdFormat === "chosen-by-sender"
-      ? { event_id: `$${randomBytes(18).toString("base64url")}:${ctx.serverName}` }
-      : {}),
-    content,
-    origin: ctx.serverName,
-    origin_server_ts: ctx.now(),
-  } as JsonObject as Pdu;
-  const verdict = parsePdu(hashAndSignEvent(draft, ctx.serverName, ctx.signingKey, rules), rules);
-  return verdict.ok ? verdict.event : fail(`is malformed: ${verdict.reason}`);
+  return completeTemplate(ctx, template.event, { rules: rulesOfTemplate(template, request, fail), content, fail });
 }

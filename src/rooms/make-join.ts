@@ -2,15 +2,9 @@ import { FederationFailure, isUnknownEndpoint } from "../federation-client/failu
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import { isServerName, serverNameOf, type RoomId, type ServerName, type UserId } from "../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../matrix/json.ts";
-import { ROOM_VERSIONS, rulesOf, type RoomVersionRules } from "../matrix/room-versions.ts";
+import { ROOM_VERSIONS, type RoomVersionRules } from "../matrix/room-versions.ts";
+import { rulesOfTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
-
-export interface JoinRequest {
-  readonly roomId: RoomId;
-  readonly userId: UserId;
-  /** Keys beside `membership`, such as `displayname` and `reason`. */
-  readonly content: JsonObject;
-}
 
 /** A resident server's proposal of a join event, checked to be about what was asked. */
 export interface JoinTemplate {
@@ -27,17 +21,14 @@ export interface JoinTemplate {
  * @see https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1make_joinroomiduserid
  * @throws FederationFailure; a template that is not about what was asked is a `bad-response`
  */
-export async function makeJoin(ctx: RoomsContext, server: ServerName, request: JoinRequest): Promise<JoinTemplate> {
+export async function makeJoin(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<JoinTemplate> {
   const { roomId, userId } = request;
   const answer = await ctx.federation.makeJoin(server, { roomId, userId, versions: ROOM_VERSIONS }, { ignoreBackOff: true });
-  const fail = (reason: string): never => {
+  const fail: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its make_join template ${reason}` });
   };
-  const rules = rulesOf(answer.room_version ?? "1") ?? fail(`is of unknown room version ${answer.room_version}`);
+  const rules = rulesOfTemplate(answer, request, fail);
   const { event } = answer;
-  if (event["type"] !== "m.room.member") fail("is no m.room.member event");
-  if (event["room_id"] !== roomId) fail("is of another room");
-  if (event["sender"] !== userId || event["state_key"] !== userId) fail("is of another user");
   const content = isJsonObject(event["content"]) ? event["content"] : fail("has no content");
   if (content["membership"] !== "join") fail("does not join");
   const authoriser = content["join_authorised_via_users_server"];

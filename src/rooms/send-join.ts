@@ -1,18 +1,17 @@
-import { randomBytes } from "node:crypto";
 import type { SendJoinSummary } from "../federation-api/endpoints.ts";
 import { FederationFailure } from "../federation-client/failures.ts";
-import { isStateEvent, type Event, type Pdu } from "../matrix/event.ts";
+import { isStateEvent, type Event } from "../matrix/event.ts";
 import { parsePdu } from "../matrix/event-format.ts";
 import { isServerName, type EventId, type ServerName } from "../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
-import { hashAndSignEvent } from "../matrix/signatures.ts";
 import { transaction } from "../storage/database.ts";
 import { insertOutliers } from "../storage/events.ts";
 import { insertRoom } from "../storage/rooms.ts";
 import type { AuthorizedOutlier } from "./authorize-outliers.ts";
+import { completeTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
-import type { JoinRequest, JoinTemplate } from "./make-join.ts";
+import type { JoinTemplate } from "./make-join.ts";
 import { createOutlierIntake, type OutlierIntakeResult } from "./outlier-intake.ts";
 import { verifyPdus } from "./verify-pdus.ts";
 
@@ -43,7 +42,7 @@ const MAX_SERVERS = 50_000;
  * @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
  * @throws FederationFailure; an answer that fails a check is a `bad-response` that names the check
  */
-export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, request: JoinRequest): Promise<JoinAnswer> {
+export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, request: MembershipRequest): Promise<JoinAnswer> {
   const { server, rules } = template;
   const ours = joinEvent(ctx, template, request);
   const outliers: AuthorizedOutlier[] = [];
@@ -73,7 +72,7 @@ export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, reques
     },
     { ignoreBackOff: true },
   );
-  const refuse = (reason: string): never => {
+  const refuse: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
   checkEvents(ctx, await intake.settle(), refuse);
@@ -89,32 +88,24 @@ export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, reques
   };
 }
 
-/** The proposed event with what is ours to say. Two other servers' software refuses a join without `origin`. */
-function joinEvent(ctx: RoomsContext, { event, rules }: JoinTemplate, request: JoinRequest): Event {
-  const { event_id: _id, hashes: _hashes, signatures: _signatures, unsigned: _unsigned, ...proposed } = event;
-  const content = isJsonObject(event["content"]) ? event["content"] : {};
-  const authorisedVia = content["join_authorised_via_users_server"];
-  const draft: JsonObject = {
-    ...proposed,
-    ...(rules.eventIdFormat === "chosen-by-sender"
-      ? { event_id: `$${randomBytes(18).toString("base64url")}:${ctx.serverName}` }
-      : {}),
-    content: {
-      ...request.content,
-      membership: "join",
-      ...(authorisedVia === undefined ? {} : { join_authorised_via_users_server: authorisedVia }),
-    },
-    origin: ctx.serverName,
-    origin_server_ts: ctx.now(),
+function joinEvent(ctx: RoomsContext, template: JoinTemplate, request: MembershipRequest): Event {
+  const { rules, server, event } = template;
+  const proposed = isJsonObject(event["content"]) ? event["content"] : {};
+  const authorisedVia = proposed["join_authorised_via_users_server"];
+  const content: JsonObject = {
+    ...request.content,
+    membership: "join",
+    ...(authorisedVia === undefined ? {} : { join_authorised_via_users_server: authorisedVia }),
   };
-  const verdict = parsePdu(hashAndSignEvent(draft as Pdu, ctx.serverName, ctx.signingKey, rules), rules);
-  if (verdict.ok) return verdict.event;
-  throw new Error(`the join event is malformed: ${verdict.reason}`);
+  const fail: Fail = (reason) => {
+    throw new FederationFailure({ kind: "bad-response", server, reason: `its make_join template ${reason}` });
+  };
+  return completeTemplate(ctx, event, { rules, content, fail });
 }
 
 async function storeEarly(
   ctx: RoomsContext,
-  { roomId }: JoinRequest,
+  { roomId }: MembershipRequest,
   rules: RoomVersionRules,
   chunk: readonly AuthorizedOutlier[],
 ): Promise<void> {
@@ -124,10 +115,8 @@ async function storeEarly(
   });
 }
 
-type Refuse = (reason: string) => never;
-
 /** Events whose server's keys can't be had any more are left out; whatever is proved false condemns the answer. */
-function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Refuse): void {
+function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Fail): void {
   for (const drop of result.dropped) {
     if (drop.kind !== "no-key") refuse(`holds ${drop.eventId ?? "an event"} that is ${drop.kind}: ${drop.reason}`);
     ctx.logger.warn({ ...drop }, "an event of a send_join answer was left out");
@@ -143,9 +132,9 @@ function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Ref
 function checkCreateEvents(
   creates: readonly AuthorizedOutlier[],
   stateIds: ReadonlySet<EventId>,
-  request: JoinRequest,
+  request: MembershipRequest,
   rules: RoomVersionRules,
-  refuse: Refuse,
+  refuse: Fail,
 ): void {
   const [create] = creates;
   if (create === undefined) return refuse("has no create event");
@@ -161,7 +150,7 @@ function serversInRoom(
   ctx: RoomsContext,
   server: ServerName,
   summary: SendJoinSummary,
-  refuse: Refuse,
+  refuse: Fail,
 ): readonly ServerName[] {
   const told = summary.serversInRoom;
   if (summary.membersOmitted && told === undefined) refuse("omits members without servers_in_room");
