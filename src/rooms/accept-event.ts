@@ -4,7 +4,7 @@ import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { rulesOf } from "../matrix/room-versions.ts";
 import { transaction, type Connection } from "../storage/database.ts";
 import { hasAcceptedChild } from "../storage/event-children.ts";
-import { insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
+import { insertOutliers, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
 import { joinedServers } from "../storage/memberships.ts";
 import { addToOutbox } from "../storage/outbox.ts";
 import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
@@ -90,6 +90,8 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const extremities = visible ? await extremitiesWith(tx, judged) : undefined;
   // Who was in the room before is told too: a kick takes its target's server out of the room.
   const serversBefore = await joinedServers(tx, event.roomId);
+  // The current state may come to name it, so it must be there; its place in the timeline follows.
+  await insertOutliers(tx, [{ event: judged, rejection: refusal }]);
   const change =
     extremities === undefined
       ? undefined
