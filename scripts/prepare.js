@@ -21,13 +21,15 @@ function run(packageName, program, args, env = {}) {
 
 function step(name, work) {
   const began = performance.now();
-  return Promise.resolve(work()).then(
-    () => process.stdout.write(`prepare: ${name} (${((performance.now() - began) / 1000).toFixed(1)} s)\n`),
-    (error) => {
-      process.stderr.write(`prepare: ${name} failed: ${error.message}\n${error.stdout ?? ""}`);
-      process.exit(1);
-    },
-  );
+  return Promise.resolve()
+    .then(work)
+    .then(
+      () => process.stdout.write(`prepare: ${name} (${((performance.now() - began) / 1000).toFixed(1)} s)\n`),
+      (error) => {
+        process.stderr.write(`prepare: ${name} failed: ${error.message}\n${error.stdout ?? ""}`);
+        process.exit(1);
+      },
+    );
 }
 
 const built = join(root, "build", "workflow-bundle.js");

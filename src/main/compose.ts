@@ -2,7 +2,6 @@ import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createFederationClient } from "../federation-client/client.ts";
 import { createKeyRing } from "../federation-client/key-ring.ts";
-import type { ServerName } from "../matrix/identifiers.ts";
 import type { SigningKey } from "../matrix/signatures.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { openDatabase, type Database } from "../storage/database.ts";
@@ -24,7 +23,6 @@ export interface ComposeOptions {
   readonly shutdown: Shutdown;
   /** Shown in PostgreSQL's list of connections. */
   readonly process: "serve" | "worker";
-  readonly onServerAlive?: (server: ServerName) => void;
 }
 
 async function openMigrated({ config, logger, shutdown, process }: ComposeOptions): Promise<Database> {
@@ -46,7 +44,7 @@ async function openMigrated({ config, logger, shutdown, process }: ComposeOption
 }
 
 async function openFederation(
-  { config, logger, shutdown, onServerAlive }: ComposeOptions,
+  { config, logger, shutdown }: ComposeOptions,
   database: Database,
   signingKey: SigningKey,
 ): Promise<Pick<RoomsContext, "federation" | "keyRing">> {
@@ -60,7 +58,6 @@ async function openFederation(
     verifyCertificates,
     extraAuthorities: caFile === undefined ? undefined : await readFile(caFile, "utf8"),
     now,
-    ...(onServerAlive && { onServerAlive }),
   });
   shutdown.add({ name: "federation client", stop: () => federation.close() });
   const keyRing = createKeyRing({
@@ -71,7 +68,10 @@ async function openFederation(
     trustedKeyServers,
     now,
     onFailure: (failure) =>
-      logger.info({ server: failure.server, code: failure.code, reason: failure.reason }, "a server's keys can't be had"),
+      logger.info(
+        { server: failure.server, code: failure.code, reason: failure.reason },
+        "a server's keys can't be had",
+      ),
   });
   return { federation, keyRing };
 }

@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import type { Command } from "commander";
 import { userInfo } from "node:os";
 import { describeResync, describeSummary } from "../operator/describe-resync.ts";
 import { createOperatorClient, type OperatorClient } from "../operator/operator-client.ts";

@@ -6,6 +6,9 @@ import type { JsonObject } from "../matrix/json.ts";
 import { createResyncWorkflows } from "../operator/resync-workflows.ts";
 import { createOperatorRouter } from "../operator/router.ts";
 import type { RoomsContext } from "../rooms/context.ts";
+import { startOutboxDelivery } from "../rooms/deliver-outbox.ts";
+import { startReceivingWaitingPdus } from "../rooms/receive-waiting-pdus.ts";
+import { reconcileResyncs } from "../rooms/reconcile-resyncs.ts";
 import { createStreamWaiter } from "../rooms/stream-waiter.ts";
 import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
@@ -29,7 +32,7 @@ async function clientContext(
     namespace: temporal.namespace,
     serverName: ctx.serverName,
     uiUrl: config.temporal.uiUrl,
-    within: temporal.within,
+    within: (work) => temporal.within(work),
   });
   const stream = createStreamWaiter(ctx.database);
   const context: ClientApiContext = {
@@ -83,6 +86,15 @@ function federationApp(ctx: RoomsContext, metrics: Metrics): express.Express {
   return measured(metrics, "federation", createFederationApp(ctx));
 }
 
+/** A join may have been stored while Temporal was away: that must not wait for the schedule's next turn. */
+async function reconcileAtStart(ctx: RoomsContext): Promise<void> {
+  try {
+    await reconcileResyncs(ctx);
+  } catch (error) {
+    ctx.logger.warn({ err: error }, "could not start the resyncs of partial rooms; the schedule will");
+  }
+}
+
 /** `fastjoin serve`: the HTTP half, until a signal comes. */
 export async function serve(config: Config): Promise<void> {
   const logger = createLogger(config.logLevel, { process: "serve" });
@@ -98,8 +110,13 @@ export async function serve(config: Config): Promise<void> {
       { client: measured(metrics, "client", createClientApp(client.context)), federation: federationApp(ctx, metrics) },
       shutdown,
     );
+    const delivery = startOutboxDelivery(ctx);
+    shutdown.add({ name: "delivery", stop: () => delivery.stop() });
+    const waiting = startReceivingWaitingPdus(ctx);
+    shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop() });
     logger.info(urls, "listening");
     reportReady(urls);
+    void reconcileAtStart(ctx);
     await shutdown.stopped;
   } catch (error) {
     await shutdown.stop("the start failed");

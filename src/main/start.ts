@@ -1,9 +1,23 @@
 import { ENTRY_FILE } from "./child-process-run.ts";
 import type { Config } from "./config.ts";
 import { createLogger } from "./logger.ts";
+import type { Running } from "./running-file.ts";
 import { createShutdown } from "./shutdown.ts";
 import { supervise } from "./supervise.ts";
 import { startWatchdog } from "./watchdog.ts";
+
+/** For whoever sits at the terminal: where everything is. */
+function welcome(config: Config, running: Running): string {
+  const lines = [
+    `${config.serverName} is ready`,
+    `  client API      ${running.clientUrl ?? ""}`,
+    `  federation API  ${running.federationUrl ?? ""}`,
+    `  Temporal        ${running.temporalAddress ?? config.temporal.address ?? ""}`,
+    `  Temporal UI     ${running.temporalUi ?? config.temporal.uiUrl ?? "(set FASTJOIN_TEMPORAL_UI)"}`,
+    `  data            ${config.dataDir}`,
+  ];
+  return `\n${lines.join("\n")}\n\n`;
+}
 
 /** `npm start`: everything, until a signal comes. */
 export async function start(config: Config): Promise<void> {
@@ -13,16 +27,11 @@ export async function start(config: Config): Promise<void> {
   shutdown.add({ name: "watchdog", stop: watchdog.release });
   try {
     const running = await supervise({ config, logger, shutdown, watchdog });
-    logger.info(
-      {
-        client: running.clientUrl,
-        federation: running.federationUrl,
-        temporal: running.temporalAddress ?? config.temporal.address,
-        temporalUi: running.temporalUi ?? config.temporal.uiUrl,
-        dataDir: config.dataDir,
-      },
-      `${config.serverName} is ready`,
-    );
+    const { databaseUrl: _secret, ...told } = running;
+    logger.info(told, `${config.serverName} is ready`);
+    if (process.stdout.isTTY) {
+      process.stdout.write(welcome(config, running));
+    }
     await shutdown.stopped;
   } catch (error) {
     await shutdown.stop("the start failed");

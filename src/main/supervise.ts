@@ -111,7 +111,7 @@ function postgresPart({ config, logger, board }: Supervisor): SupervisedPart {
       const postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, port: taken[0] ?? 0, logger });
       ports.keep(taken);
       board.databaseUrl = postgres.url;
-      return { pid: postgres.pid, ended: postgres.ended, stop: postgres.stop };
+      return { pid: postgres.pid, ended: postgres.ended, stop: () => postgres.stop() };
     },
   };
 }

