@@ -41,7 +41,8 @@ export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<
     const { roomId } = answer.join;
     await insertRoom(tx, { roomId, roomVersion: answer.rules.version });
     await lockRoom(tx, roomId);
-    await insertOutliers(tx, answer.outliers);
+    // The join too: the current state names it before its place in the timeline is known.
+    await insertOutliers(tx, [...answer.outliers, { event: answer.join, rejection: null }]);
     const source: StateSource = { database: ctx.database, tx, roomId, rules: answer.rules };
     const before = await stateBeforeJoin(source, answer);
     if ((await localJoinedUsers(tx, roomId, ctx.serverName)).length > 0) {
@@ -69,12 +70,7 @@ async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise
   return state;
 }
 
-async function enter(
-  ctx: RoomsContext,
-  source: StateSource,
-  answer: JoinAnswer,
-  state: StateMap,
-): Promise<JoinStored> {
+async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer, state: StateMap): Promise<JoinStored> {
   const { tx, roomId } = source;
   const { join } = answer;
   await forgetOlderJoin(tx, roomId);
