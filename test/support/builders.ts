@@ -4,7 +4,8 @@ import { serverNameOf } from "../../src/matrix/identifiers.ts";
 import type { EventId, RoomId, UserId } from "../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../src/matrix/json.ts";
 import { authTypesFor } from "../../src/matrix/authorization/auth-types.ts";
-import type { AuthState } from "../../src/matrix/authorization/verdict.ts";
+import { authorize } from "../../src/matrix/authorization/authorize.ts";
+import type { AuthState, AuthVerdict } from "../../src/matrix/authorization/verdict.ts";
 import type { RoomVersion, RoomVersionRules } from "../../src/matrix/room-versions.ts";
 import { emptyState, stateEntries, stateGet, stateWith } from "../../src/matrix/state.ts";
 import type { StateMap } from "../../src/matrix/state.ts";
@@ -180,4 +181,15 @@ export function openRoom(room: TestRoom, users: JsonObject = {}, others: readonl
     joinRules(creator, "public"),
     ...others.map((user) => member(user, "join")),
   );
+}
+
+/** What the auth rules say of an event that is sent on a branch. */
+export function judge(room: TestRoom, branch: Branch, draft: EventDraft): AuthVerdict {
+  return authorize(room.add(branch, draft), room.authState(branch.state), room.rules);
+}
+
+/** The code of the rule that decided, behind a minus where it refused. */
+export function ruleFor(room: TestRoom, branch: Branch, draft: EventDraft): string {
+  const { allowed, rule } = judge(room, branch, draft);
+  return allowed ? rule : `-${rule}`;
 }
