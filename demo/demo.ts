@@ -59,7 +59,8 @@ function introduce(): void {
 async function raiseCurtain(stage: Stage): Promise<Cast> {
   narrator.heading("1. Everything starts, on this machine only");
   const from = Date.now();
-  const parameters = { members: MEMBERS, servers: SERVERS, bans: 20, kicks: 20, leaves: 60, messages: 50, forks: 5 };
+  // One of the members, on one of the servers, is the resident's own.
+  const parameters = { members: MEMBERS - 1, servers: SERVERS - 1, bans: 20, kicks: 20, leaves: 60, messages: 50, forks: 5 };
   const resident = await spawnResident({}, [parameters]);
   stage.open.push(resident);
   const [roomId] = resident.rooms;

@@ -1,11 +1,13 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { EventId, RoomId, UserId } from "../../src/matrix/identifiers.ts";
+import type { JsonValue } from "../../src/matrix/json.ts";
 import { stateEntries } from "../../src/matrix/state.ts";
 import { authChain, currentState, eventOf, joinedByServer } from "./hosted-room.ts";
 import type { Front } from "./front.ts";
 import type { Resident, Sending, Sent, StateChange } from "./resident.ts";
 import type { Draft } from "./compose-event.ts";
+import type { DeliveryResult } from "./deliver.ts";
 import type { RoomParameters } from "./room-parameters.ts";
 import type { Trouble } from "./trouble.ts";
 
@@ -26,6 +28,9 @@ export interface AdminCommands {
   leave(roomId: RoomId, userId: UserId, sending?: Sending): Promise<Sent>;
   kick(roomId: RoomId, userId: UserId, sending?: Sending): Promise<Sent>;
   ban(roomId: RoomId, userId: UserId, sending?: Sending): Promise<Sent>;
+  invite(roomId: RoomId, userId: UserId, sending?: Sending): Promise<Sent>;
+  sendPdus(roomId: RoomId, pdus: readonly JsonValue[], sending?: Sending): Promise<readonly DeliveryResult[]>;
+  deliver(roomId: RoomId, eventIds: readonly EventId[], sending?: Sending): Promise<readonly DeliveryResult[]>;
   reveal(roomId: RoomId, eventId: EventId): null;
   withhold(roomId: RoomId, eventId: EventId): null;
   has(roomId: RoomId, eventId: EventId): boolean;
@@ -93,6 +98,9 @@ export function adminCommands(resident: Resident): AdminCommands {
     leave: async (roomId, userId, sending) => await resident.leave(room(roomId), userId, sending),
     kick: async (roomId, userId, sending) => await resident.kick(room(roomId), userId, sending),
     ban: async (roomId, userId, sending) => await resident.ban(room(roomId), userId, sending),
+    invite: async (roomId, userId, sending) => await resident.invite(room(roomId), userId, sending),
+    sendPdus: async (roomId, pdus, sending) => await resident.sendPdus(room(roomId), pdus, sending),
+    deliver: async (roomId, eventIds, sending) => await resident.deliver(room(roomId), eventIds, sending),
     reveal: (roomId, eventId) => {
       resident.reveal(room(roomId), eventId);
       return null;

@@ -13,6 +13,8 @@ export interface RequestRecord {
   readonly at: number;
   /** Set when the answer is finished; 0 where the connection was closed instead. */
   status: number | undefined;
+  /** From the request to the end of the answer. */
+  milliseconds: number | undefined;
 }
 
 /** A transaction that a joined server sent to this front. */

@@ -74,10 +74,12 @@ async function serve(world: World, front: Front, { request, response }: Exchange
     origin: undefined,
     at: Date.now(),
     status: undefined,
+    milliseconds: undefined,
   };
   front.requests.push(record);
   response.on("close", () => {
     record.status = response.writableFinished ? response.statusCode : 0;
+    record.milliseconds = Date.now() - record.at;
   });
   let troubles: readonly Trouble[] = [];
   try {
@@ -95,7 +97,9 @@ async function serve(world: World, front: Front, { request, response }: Exchange
     const visit = { world, front, endpoint: match.route.endpoint, path: match.path, query, origin, body, troubles };
     await sendAnswer(response, await match.route.handler(visit), troubles);
   } catch (error) {
-    await sendAnswer(response, errorAnswer(error), troubles);
+    const answer = errorAnswer(error);
+    if (response.headersSent) response.destroy();
+    else await sendAnswer(response, answer, troubles);
   }
 }
 

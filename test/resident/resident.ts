@@ -1,19 +1,22 @@
 import { EventEmitter, once } from "node:events";
-import type { Event } from "../../src/matrix/event.ts";
+import { paths } from "../../src/federation-api/endpoints.ts";
+import type { Event, Pdu } from "../../src/matrix/event.ts";
 
 import { serverNameOf } from "../../src/matrix/identifiers.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../src/matrix/identifiers.ts";
-import type { JsonObject } from "../../src/matrix/json.ts";
+import { isJsonObject } from "../../src/matrix/json.ts";
+import type { JsonObject, JsonValue } from "../../src/matrix/json.ts";
 import { stateEntries } from "../../src/matrix/state.ts";
 import type { StateKey } from "../../src/matrix/state.ts";
-import { composeEvent } from "./compose-event.ts";
+import { composeEvent, hostedEvent } from "./compose-event.ts";
 import type { Draft } from "./compose-event.ts";
-import { deliver } from "./deliver.ts";
+import { deliver, sendPdus } from "./deliver.ts";
 import type { DeliveryResult } from "./deliver.ts";
 import type { Front } from "./front.ts";
 import { FOUNDER } from "./generate-room.ts";
-import { addEvent, currentState, joinedByServer, membershipIn } from "./hosted-room.ts";
+import { addEvent, currentState, joinedByServer, membershipIn, stateEventOf } from "./hosted-room.ts";
 import type { HostedRoom } from "./hosted-room.ts";
+import { callServer } from "./outbound.ts";
 import { openFront } from "./open-front.ts";
 import { roomFor } from "./room-cache.ts";
 import { DEFAULT_ROOM } from "./room-parameters.ts";
@@ -78,6 +81,14 @@ export interface Resident {
   leave(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
   kick(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
   ban(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
+  /** Invites a user of another server, whose signature the event then bears, and tells the other servers. */
+  invite(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
+  /** Sends any PDUs as they are, such as forged ones. */
+  sendPdus(
+    room: HostedRoom,
+    pdus: readonly JsonValue[],
+    sending?: Pick<Sending, "to" | "origin">,
+  ): Promise<DeliveryResult[]>;
   /** Sends events that the room holds, in this order. */
   deliver(
     room: HostedRoom,
@@ -147,6 +158,8 @@ function hostRoom(world: World, parameters: RoomParameters): HostedRoom {
     speak(world, room, { ...member, sender: user, content: { membership: "join", displayname: "Resident" } });
   }
   world.rooms.set(room.roomId, room);
+  // Counted now and not while the first join waits for it.
+  joinedByServer(room, currentState(room));
   return room;
 }
 
@@ -162,7 +175,10 @@ function roomNamed(world: World, roomId: RoomId): HostedRoom {
   return room;
 }
 
-type Speech = Pick<Resident, "send" | "sendMessage" | "sendState" | "join" | "leave" | "kick" | "ban" | "deliver">;
+type Speech = Pick<
+  Resident,
+  "send" | "sendMessage" | "sendState" | "join" | "leave" | "kick" | "ban" | "invite" | "deliver" | "sendPdus"
+>;
 
 function speechOf(world: World, front: Front): Speech {
   const send: Resident["send"] = async (room, draft, sending = {}) => {
@@ -203,9 +219,51 @@ function speechOf(world: World, front: Front): Speech {
       await setMembership(room, { sender: FOUNDER, userId, membership: "leave" }, sending),
     ban: async (room, userId, sending) =>
       await setMembership(room, { sender: FOUNDER, userId, membership: "ban" }, sending),
+    invite: async (room, userId, sending = {}) =>
+      await invite(world, { room, userId, origin: front.serverName }, sending),
+    sendPdus: async (room, pdus, { to = outsideServers(world, room), origin = front.serverName } = {}) =>
+      await sendPdus(world, { pdus, to, origin }),
     deliver: async (room, eventIds, { to = outsideServers(world, room), origin = front.serverName } = {}) =>
       await deliver(world, { room, eventIds, to, origin }),
   };
+}
+
+/** @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2inviteroomideventid */
+async function invite(
+  world: World,
+  { room, userId, origin }: { readonly room: HostedRoom; readonly userId: UserId; readonly origin: ServerName },
+  sending: Sending,
+): Promise<Sent> {
+  const draft: Draft = {
+    sender: FOUNDER,
+    type: "m.room.member",
+    stateKey: userId,
+    content: { membership: "invite" },
+    originServerTs: Date.now(),
+    ...pick(sending),
+  };
+  const drafted = composeEvent(room, identityIn(world), draft);
+  const destination = serverNameOf(userId) ?? "";
+  const state = currentState(room);
+  const told = ["m.room.create", "m.room.join_rules", "m.room.name"].flatMap(
+    (type) => stateEventOf(room, state, [type, ""])?.pdu ?? [],
+  );
+  const { status, body } = await callServer(world, {
+    origin,
+    destination,
+    method: "PUT",
+    uri: paths.invite(room.roomId, drafted.event.eventId),
+    content: { room_version: room.rules.version, event: drafted.event.pdu, invite_room_state: told },
+  });
+  const signed = isJsonObject(body) ? body["event"] : undefined;
+  if (status !== 200 || !isJsonObject(signed)) throw new Error(`${destination} refused the invitation: ${status}`);
+  const hosted = hostedEvent(room.rules, signed as Pdu, room.roomId);
+  const { event } = hosted;
+  const { eventId } = event;
+  if (eventId !== drafted.event.eventId) throw new Error(`${destination} signed another event`);
+  addEvent(room, hosted);
+  const to = (sending.to ?? outsideServers(world, room)).filter((server) => server !== destination);
+  return { eventId, event, results: await deliver(world, { room, eventIds: [eventId], to, origin }) };
 }
 
 function pick({ prevEvents, authEvents, originServerTs, evenIfRejected }: Sending): Partial<Draft> {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Pdu } from "../../src/matrix/event.ts";
@@ -13,21 +13,30 @@ import type { RoomParameters } from "./room-parameters.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, "../..");
+const cache = join(root, ".cache/rooms");
+const DAY_MS = 86_400_000;
 const MAKERS = ["generate-room.ts", "compose-event.ts", "hosted-room.ts", "identities.ts"];
 
 /** A digest of the code that decides what a generated room looks like: a change of it makes the kept rooms stale. */
 function codeDigest(): string {
+  digestOfCode ??= digestFiles();
+  return digestOfCode;
+}
+
+let digestOfCode: string | undefined;
+
+function digestFiles(): string {
   const core = join(root, "src/matrix");
   const files = readdirSync(core, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
   const paths = [...files.toSorted().map((file) => join(core, file)), ...MAKERS.map((file) => join(here, file))];
   const digest = createHash("sha256");
   for (const path of paths) digest.update(readFileSync(path));
-  return digest.digest("hex");
+  return digest.digest("hex").slice(0, 16);
 }
 
 function cacheFile(parameters: RoomParameters): string {
-  const key = createHash("sha256").update(codeDigest()).update(JSON.stringify(parameters)).digest("hex").slice(0, 24);
-  return join(root, ".cache/rooms", `${key}.jsonl`);
+  const key = createHash("sha256").update(JSON.stringify(parameters)).digest("hex").slice(0, 24);
+  return join(cache, codeDigest(), `${key}.jsonl`);
 }
 
 /** The room with these parameters, from disk where it was made before. */
@@ -46,11 +55,22 @@ function keep(file: string, room: HostedRoom): void {
   for (const { event, text } of room.events.values()) {
     lines.push(`${event.eventId} ${event.rejected ? "rejected" : "accepted"} ${text}`);
   }
+  dropStale();
   mkdirSync(dirname(file), { recursive: true });
   // Written aside and renamed, so that a test beside this one never reads half a room.
   const aside = `${file}.${process.pid}`;
   writeFileSync(aside, `${lines.join("\n")}\n`);
   renameSync(aside, file);
+}
+
+/** Rooms of other versions of the code go after a day: until then somebody may go back to them. */
+function dropStale(): void {
+  mkdirSync(cache, { recursive: true });
+  for (const name of readdirSync(cache)) {
+    const folder = join(cache, name);
+    const age = Date.now() - (statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+    if (name !== codeDigest() && age > DAY_MS) rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 function readKept(file: string, parameters: RoomParameters): HostedRoom | undefined {

@@ -2,7 +2,10 @@ import type { RoomVersion } from "../../src/matrix/room-versions.ts";
 
 /** What a generated room is like. Equal parameters make equal rooms, down to the event ids. */
 export interface RoomParameters {
+  /** Of the servers' keys. */
   readonly seed: string;
+  /** Tells rooms apart that are otherwise equal. */
+  readonly label: string;
   readonly version: RoomVersion;
   /** Joined members at the end, the creator among them. */
   readonly members: number;
@@ -27,6 +30,7 @@ export interface RoomParameters {
 
 export const DEFAULT_ROOM: RoomParameters = {
   seed: "fastjoin",
+  label: "",
   version: "11",
   members: 50,
   servers: 5,

@@ -182,6 +182,30 @@ describe("send", () => {
   });
 });
 
+describe("invite", () => {
+  it("lets a user of another server in where only the invited may join", async () => {
+    const room = resident.hostRoom({ joinRule: "invite", label: "by invitation" });
+    const user = nextUser();
+    const { event } = await resident.invite(room, user);
+    expect(Object.keys(event.pdu.signatures ?? {})).toContain(joiner.serverName);
+    const { pdu, eventId } = await signedJoin(room, user);
+    expect(await ask(paths.sendJoin(room.roomId, eventId, true), "PUT", pdu)).toMatchObject({ status: 200 });
+    expect(resident.membership(room, user)).toBe("join");
+  });
+});
+
+describe("make_leave and send_leave", () => {
+  it("take a member out of the room", async () => {
+    const { room, user } = await join(resident.hostRoom({}), true);
+    const template = objectOf(await ask(paths.makeLeave(room.roomId, user)))["event"] as Pdu;
+    const pdu = hashAndSignEvent(template, joiner.serverName, joiner.front.key, room.rules);
+    const reply = await ask(paths.sendLeave(room.roomId, eventIdOf(pdu, room.rules)), "PUT", pdu);
+    expect(reply).toEqual({ status: 200, body: {} });
+    expect(resident.membership(room, user)).toBe("leave");
+    expect((await ask(paths.stateIds(room.roomId, eventIdOf(pdu, room.rules)))).status).toBe(403);
+  });
+});
+
 describe("query_keys", () => {
   it("answers for every virtual server, with the notary's signature beside the server's own", async () => {
     const servers = ["server-000.rooms.test", "server-001.rooms.test"];
