@@ -3,6 +3,7 @@ import { isRoomAlias } from "../matrix/identifiers.ts";
 import type { RoomId, ServerName } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import { joinRoom } from "../rooms/join-room.ts";
+import { memberContentOf } from "../rooms/profiles.ts";
 import { resolveAlias } from "../rooms/room-directory.ts";
 import type { ClientApiContext } from "./context.ts";
 import { parseBody, parseParam, roomAlias, roomId, roomIdParam, serverName } from "./request-body.ts";
@@ -40,7 +41,7 @@ async function join(
     userId: request.requester.userId,
     roomId: room.roomId,
     via: [...new Set([...via, ...room.servers])],
-    ...(reason === undefined ? {} : { reason }),
+    content: { ...(await memberContentOf(ctx, request.requester.userId)), ...(reason === undefined ? {} : { reason }) },
   });
   return { room_id: joined };
 }

@@ -1,7 +1,7 @@
 import type { EventId, UserId } from "../matrix/identifiers.ts";
-import type { JsonObject } from "../matrix/json.ts";
+import type { JsonObject, JsonValue } from "../matrix/json.ts";
 import { originServerTsOf } from "../matrix/event.ts";
-import type { Event } from "../matrix/event.ts";
+import type { Event, Pdu } from "../matrix/event.ts";
 import { redact } from "../matrix/redaction.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 
@@ -40,7 +40,7 @@ export function toClientEvent(event: Event, framing: ClientEventFraming): Client
     ...(framing.withRoomId ? { room_id: event.roomId } : {}),
     origin_server_ts: pdu.origin_server_ts,
     ...(pdu.state_key === undefined ? {} : { state_key: pdu.state_key }),
-    ...redactionTarget(event, redactedBecause === undefined),
+    ...contentOf(pdu, rules),
     unsigned: unsignedOf(event, framing),
   };
 }
@@ -50,13 +50,13 @@ export function toClientEvent(event: Event, framing: ClientEventFraming): Client
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#mroomredaction
  */
-function redactionTarget(event: Event, whole: boolean): { readonly content: JsonObject } & JsonObject {
-  const { content, redacts, type } = event.pdu;
-  const target = redacts ?? content["redacts"];
-  if (type !== "m.room.redaction" || target === undefined || !whole) {
+function contentOf(pdu: Pdu, rules: RoomVersionRules): { readonly content: JsonObject; readonly redacts?: JsonValue } {
+  const { content } = pdu;
+  const redacts = rules.redaction.redactsInContent ? content["redacts"] : pdu["redacts"];
+  if (pdu.type !== "m.room.redaction" || redacts === undefined) {
     return { content };
   }
-  return { content: { ...content, redacts: target }, redacts: target };
+  return { content: { ...content, redacts }, redacts };
 }
 
 function unsignedOf(event: Event, framing: ClientEventFraming): JsonObject {

@@ -1,7 +1,8 @@
 import { powerLevelOf, requiredLevel } from "../matrix/authorization/levels.ts";
-import type { Event } from "../matrix/event.ts";
+import type { Event, Pdu } from "../matrix/event.ts";
 import { serverNameOf } from "../matrix/identifiers.ts";
 import type { EventId } from "../matrix/identifiers.ts";
+import type { JsonValue } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { stateKeyOf } from "../matrix/state.ts";
 import { loadEvents } from "../storage/events.ts";
@@ -39,7 +40,8 @@ async function applies(
   target: StoredEvent,
   rules: RoomVersionRules,
 ): Promise<boolean> {
-  if (redaction.roomId !== target.roomId || redaction.rejected || redaction.softFailed) {
+  const isValid = !redaction.rejected && !redaction.softFailed && redaction.roomId === target.roomId;
+  if (!isValid || redactedBy(redaction.pdu, rules) !== target.eventId) {
     return false;
   }
   // v1–v2: the auth rules have asked this already.
@@ -47,6 +49,11 @@ async function applies(
     return true;
   }
   return mayRedact(ctx, redaction, rules);
+}
+
+/** v11 on: the content names the event; before, the top of the redaction. */
+function redactedBy(pdu: Pdu, rules: RoomVersionRules): JsonValue | undefined {
+  return rules.redaction.redactsInContent ? pdu.content["redacts"] : pdu["redacts"];
 }
 
 async function mayRedact(ctx: RoomsContext, redaction: StoredEvent, rules: RoomVersionRules): Promise<boolean> {

@@ -9,7 +9,8 @@ import { transactionKey } from "./transaction-key.ts";
 export interface ClientTransaction {
   readonly userId: UserId;
   readonly deviceId: string;
-  readonly txnId: string;
+  /** The request's path from the room on, its parts not encoded; the transaction id is the last. */
+  readonly path: readonly string[];
 }
 
 /**
@@ -20,7 +21,8 @@ export interface ClientTransaction {
  * @throws MatrixError as createEvent
  */
 export async function sendOnce(ctx: RoomsContext, transaction: ClientTransaction, draft: EventDraft): Promise<EventId> {
-  const key = { ...transaction, txnId: transactionKey(draft, transaction.txnId) };
+  const { userId, deviceId, path } = transaction;
+  const key = { userId, deviceId, txnId: transactionKey(path) };
   const sent = await clientTransactionEvent(ctx.database.pool, key);
   if (sent !== undefined) {
     return sent;
