@@ -11,10 +11,10 @@ import { emptyState, stateEntries, stateGet, stateWith } from "../../src/matrix/
 import type { StateMap } from "../../src/matrix/state.ts";
 import { rulesFor } from "./a-pdu.ts";
 
-export const ALICE = "@alice:one.example";
-export const BOB = "@bob:two.example";
-export const CHARLIE = "@charlie:three.example";
-export const DORA = "@dora:four.example";
+export const ALICE: UserId = "@alice:one.example";
+export const BOB: UserId = "@bob:two.example";
+export const CHARLIE: UserId = "@charlie:three.example";
+export const DORA: UserId = "@dora:four.example";
 
 /** What a test says of an event; the builder adds the rest. */
 export interface EventDraft {
