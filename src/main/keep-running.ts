@@ -30,9 +30,22 @@ export interface KeepRunningOptions {
   readonly signal: AbortSignal;
   /** Told of each run as it begins (with its process id) and as it ends (undefined). */
   readonly onProcess: (name: string, pid: number | undefined) => void;
-  /** The first wait before a new start; it doubles up to 30 s, and is forgotten after a minute's good run. */
-  readonly firstWaitMs?: number;
+  readonly clock?: Clock;
 }
+
+/** Time in milliseconds. */
+export interface Clock {
+  now(): number;
+  /** Ends early when the signal aborts. */
+  sleep(ms: number, signal: AbortSignal): Promise<void>;
+}
+
+const REAL_CLOCK: Clock = {
+  now: () => performance.now(),
+  sleep: (ms, signal) => delay(ms, undefined, { signal }).catch(() => undefined),
+};
+
+const FIRST_WAIT_MS = 500;
 
 const LONGEST_WAIT_MS = 30_000;
 const GOOD_RUN_MS = 60_000;
@@ -59,7 +72,8 @@ async function runOnce(part: SupervisedPart, options: KeepRunningOptions, onStar
 }
 
 /**
- * Starts a part and starts it again whenever it ends, with back-off, until the signal aborts; then stops it.
+ * Starts a part and starts it again whenever it ends, until the signal aborts; then stops it. Before a new start it
+ * waits half a second, then twice as long each time up to 30 s; a minute's good run makes it forget.
  *
  * @returns `started` settles when the part runs for the first time and rejects if it can't be started at all;
  *   `done` settles once the part has been stopped, and rejects when it is given up
@@ -74,11 +88,11 @@ export function keepRunning(
   });
 
   async function loop(): Promise<void> {
-    const firstWait = options.firstWaitMs ?? 500;
-    let wait = firstWait;
+    const clock = options.clock ?? REAL_CLOCK;
+    let wait = FIRST_WAIT_MS;
     let attemptsLeft = part.attempts ?? Infinity;
     while (!options.signal.aborted) {
-      const began = Date.now();
+      const began = clock.now();
       try {
         await runOnce(part, options, () => {
           attemptsLeft = Infinity;
@@ -91,8 +105,10 @@ export function keepRunning(
         }
         options.logger.error({ err: error, part: part.name }, "a part could not be started; it is tried again");
       }
-      wait = Date.now() - began > GOOD_RUN_MS ? firstWait : wait;
-      await delay(options.signal.aborted ? 0 : wait, undefined, { signal: options.signal }).catch(() => undefined);
+      wait = clock.now() - began > GOOD_RUN_MS ? FIRST_WAIT_MS : wait;
+      if (!options.signal.aborted) {
+        await clock.sleep(wait, options.signal);
+      }
       wait = Math.min(wait * 2, LONGEST_WAIT_MS);
     }
   }
