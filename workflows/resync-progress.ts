@@ -32,7 +32,9 @@ export type ResyncEvent =
   | { readonly type: "retry-wished" };
 
 export function initialState(carried?: ResyncState): ResyncState {
-  return carried ?? { phase: "fetching", partialEvents: 0, idsLeft: 0, servers: [], failuresInARow: 0, lastFailureAt: 0 };
+  return (
+    carried ?? { phase: "fetching", partialEvents: 0, idsLeft: 0, servers: [], failuresInARow: 0, lastFailureAt: 0 }
+  );
 }
 
 export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {

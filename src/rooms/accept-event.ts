@@ -4,11 +4,11 @@ import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { rulesOf } from "../matrix/room-versions.ts";
 import { transaction, type Connection } from "../storage/database.ts";
 import { hasAcceptedChild } from "../storage/event-children.ts";
-import { insertOutliers, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
+import { insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
 import { joinedServers } from "../storage/memberships.ts";
 import { addToOutbox } from "../storage/outbox.ts";
 import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
-import { forwardExtremities, lockRoom, setForwardExtremities } from "../storage/rooms.ts";
+import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../storage/rooms.ts";
 import { loadState } from "../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../storage/streams.ts";
 import { rejectionText } from "./authorize-outliers.ts";
@@ -22,7 +22,7 @@ import {
   type StateSource,
   type StoredState,
 } from "./state-before-event.ts";
-import { announceStateChanges, updateCurrentState } from "./update-current-state.ts";
+import { applyCurrentState, computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
 
 /** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
 export class PrevEventsMissing extends Error {
@@ -69,6 +69,7 @@ export async function acceptEvent(ctx: RoomsContext, input: EventToAccept): Prom
   return await transaction(ctx.database, (tx) => acceptEventWithin(ctx, tx, input));
 }
 
+/** The same as part of a transaction of the caller's. */
 export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input: EventToAccept): Promise<StoredEvent> {
   const { event } = input;
   const room = await lockRoom(tx, event.roomId);
@@ -80,22 +81,26 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
   const past = await pastOf(source, input);
   const refusal = await refusalOf({ ...source, event }, past);
-  const roomIsPartial = (await partialRoom(tx, event.roomId)) !== undefined;
-  const softFailed =
-    refusal === null && !roomIsPartial && (await failsCurrentState(source, event, room.currentSnapshotId));
+  const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
+  const stored = await placeEvent(ctx, source, { ...input, room, past, refusal, softFailed });
+  await input.also?.(tx, stored);
+  return stored;
+}
 
-  const judged: Event = { ...event, rejected: refusal !== null };
-  const after = await stateAfterEvent(source, past.before, judged);
-  const visible = refusal === null && !softFailed;
-  const extremities = visible ? await extremitiesWith(tx, judged) : undefined;
-  // Who was in the room before is told too: a kick takes its target's server out of the room.
-  const serversBefore = await joinedServers(tx, event.roomId);
-  // The current state may come to name it, so it must be there; its place in the timeline follows.
-  await insertOutliers(tx, [{ event: judged, rejection: refusal }]);
-  const change =
-    extremities === undefined
-      ? undefined
-      : await updateCurrentState(source, room.currentSnapshotId, await statesAfter(source, extremities, judged, after));
+interface JudgedEvent extends EventToAccept {
+  readonly room: RoomRow;
+  readonly past: Past;
+  readonly refusal: string | null;
+  readonly softFailed: boolean;
+}
+
+/** Stores the event with its states; one that is neither refused nor soft-failed moves the room on. */
+async function placeEvent(ctx: RoomsContext, source: StateSource, judged: JudgedEvent): Promise<StoredEvent> {
+  const { tx, roomId } = source;
+  const { past, refusal, softFailed } = judged;
+  const event: Event = { ...judged.event, rejected: refusal !== null };
+  const after = await stateAfterEvent(source, past.before, event);
+  const advance = refusal === null && !softFailed ? await advanceRoom(source, judged.room, event, after) : undefined;
 
   const streamId = await takeStreamPositions(tx, 1);
   const place = {
@@ -105,16 +110,34 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
     stateAfter: after.snapshotId,
     streamId,
   };
-  await insertTimelineEvent(tx, { event: judged, ...place });
-  const stored: StoredEvent = { ...judged, ...place, outlier: false };
-  if (past.partial) await markPartial(tx, event.roomId, event.eventId);
-  if (extremities !== undefined) await setForwardExtremities(tx, event.roomId, extremities);
-  if (change !== undefined) {
-    await announceStateChanges(ctx, source, streamId, { told: change.changes, all: change.changes });
+  await insertTimelineEvent(tx, { event, ...place });
+  if (past.partial) await markPartial(tx, roomId, event.eventId);
+  if (advance !== undefined) {
+    await setForwardExtremities(tx, roomId, advance.extremities);
+    await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.change.changes });
+    if (judged.origin === ctx.serverName) {
+      const destinations = await destinationsOf(ctx, source, advance.serversBefore);
+      await addToOutbox(tx, { eventId: event.eventId, streamId, destinations });
+    }
   }
-  if (visible && input.origin === ctx.serverName) await fanOut(ctx, tx, judged, streamId, serversBefore);
-  await input.also?.(tx, stored);
-  return stored;
+  return { ...event, ...place, outlier: false };
+}
+
+interface Advance {
+  readonly extremities: readonly EventId[];
+  readonly change: CurrentStateChange;
+  /** Who was in the room before is told too: a kick takes its target's server out of the room. */
+  readonly serversBefore: readonly ServerName[];
+}
+
+async function advanceRoom(source: StateSource, room: RoomRow, event: Event, after: StoredState): Promise<Advance> {
+  const extremities = await extremitiesWith(source.tx, event);
+  const states = await statesAfter(source, extremities, event, after);
+  return {
+    extremities,
+    change: await computeCurrentState(source, room.currentSnapshotId, states, [event]),
+    serversBefore: await joinedServers(source.tx, source.roomId),
+  };
 }
 
 interface Past {
@@ -171,8 +194,9 @@ async function refusalOf(
   return rejectionText(byState);
 }
 
+/** Check 6, which a partial room can't be asked: its current state lacks most members. */
 async function failsCurrentState(source: StateSource, event: Event, snapshotId: bigint | null): Promise<boolean> {
-  if (snapshotId === null) return false;
+  if (snapshotId === null || (await partialRoom(source.tx, source.roomId)) !== undefined) return false;
   const current = await loadState(source.database, snapshotId, source.tx);
   return !(await judgeByState({ ...source, event }, current)).allowed;
 }
@@ -204,18 +228,16 @@ async function statesAfter(
 }
 
 /** Our own events go to every server of the room; while it is partial, also to those that the join named. */
-async function fanOut(
+async function destinationsOf(
   ctx: RoomsContext,
-  tx: Connection,
-  event: Event,
-  streamId: bigint,
+  { tx, roomId }: StateSource,
   serversBefore: readonly ServerName[],
-): Promise<void> {
+): Promise<readonly ServerName[]> {
   const servers = new Set([
     ...serversBefore,
-    ...(await joinedServers(tx, event.roomId)),
-    ...(await partialRoomServers(tx, event.roomId)),
+    ...(await joinedServers(tx, roomId)),
+    ...(await partialRoomServers(tx, roomId)),
   ]);
   servers.delete(ctx.serverName);
-  await addToOutbox(tx, { eventId: event.eventId, streamId, destinations: [...servers] });
+  return [...servers];
 }

@@ -49,7 +49,7 @@ export async function authorizeOutliers(
     const absent = authEventIdsWithCreate(event, rules).filter((id) => !decided.has(id));
     if (absent.length > 0) {
       undecided.push(event);
-      for (const id of absent) if (!input.has(id)) missing.add(id);
+      absent.filter((id) => !input.has(id)).forEach((id) => missing.add(id));
       continue;
     }
     const verdict = authorizeByAuthEvents(event, rules, (id) => decided.get(id));

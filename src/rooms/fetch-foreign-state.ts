@@ -36,10 +36,7 @@ const STATE_TIMEOUT_MS = 10 * 60_000;
  *
  * @throws FederationFailure, the caller's abort
  */
-export async function fetchForeignState(
-  ctx: RoomsContext,
-  request: ForeignStateToFetch,
-): Promise<ForeignStateFetched> {
+export async function fetchForeignState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
   const ids = await stateIdsAt(ctx, request);
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
@@ -107,9 +104,7 @@ async function fetchWholeState(
 async function confirmState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
   const { roomId, rules, eventId, server } = request;
   try {
-    await transaction(ctx.database, (tx) =>
-      foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId),
-    );
+    await transaction(ctx.database, (tx) => foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId));
     return { kind: "complete" };
   } catch (error) {
     if (!(error instanceof ForeignStateUnusable)) throw error;

@@ -11,13 +11,7 @@ import { PrevEventsMissing } from "./accept-event.ts";
 import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
 import { createEvent } from "./create-event.ts";
-import {
-  joinFailed,
-  makeJoin,
-  mayFailOverMakeJoin,
-  mayFailOverSendJoin,
-  type JoinTemplate,
-} from "./make-join.ts";
+import { joinFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { sendJoin, type JoinAnswer } from "./send-join.ts";
 import { storeJoin, type JoinStored } from "./store-join.ts";
@@ -84,7 +78,7 @@ async function joinLocally(ctx: RoomsContext, request: RoomToJoin): Promise<Room
 async function serversToAsk(ctx: RoomsContext, { roomId, userId, via }: RoomToJoin): Promise<readonly ServerName[]> {
   const servers = new Set(via);
   const known = await partialRoom(ctx.database.pool, roomId);
-  if (known?.joinedVia != null) servers.add(known.joinedVia);
+  if (typeof known?.joinedVia === "string") servers.add(known.joinedVia);
   const inviter = await inviterOf(ctx, roomId, userId);
   if (inviter !== undefined) servers.add(inviter);
   const ofRoomId = serverNameOf(roomId);

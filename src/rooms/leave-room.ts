@@ -66,7 +66,11 @@ async function leaveFromOutside(
   });
 }
 
-async function handshake(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<Event | undefined> {
+async function handshake(
+  ctx: RoomsContext,
+  server: ServerName,
+  request: MembershipRequest,
+): Promise<Event | undefined> {
   try {
     const event = await leaveEvent(ctx, server, request);
     await ctx.federation.sendLeave(server, { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu });

@@ -21,9 +21,17 @@ export interface JoinTemplate {
  * @see https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1make_joinroomiduserid
  * @throws FederationFailure; a template that is not about what was asked is a `bad-response`
  */
-export async function makeJoin(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<JoinTemplate> {
+export async function makeJoin(
+  ctx: RoomsContext,
+  server: ServerName,
+  request: MembershipRequest,
+): Promise<JoinTemplate> {
   const { roomId, userId } = request;
-  const answer = await ctx.federation.makeJoin(server, { roomId, userId, versions: ROOM_VERSIONS }, { ignoreBackOff: true });
+  const answer = await ctx.federation.makeJoin(
+    server,
+    { roomId, userId, versions: ROOM_VERSIONS },
+    { ignoreBackOff: true },
+  );
   const fail: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its make_join template ${reason}` });
   };

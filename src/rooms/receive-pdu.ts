@@ -72,7 +72,8 @@ export async function receiveVerifiedEvent(ctx: RoomsContext, received: Verified
   if (!filled) return await keepWaiting(ctx, received);
   const second = await tryToAccept(ctx, received);
   if (second.kind === "accepted") return await settled(ctx, second.event);
-  const filledAgain = second.hole.constructor !== first.hole.constructor && (await fillHole(ctx, received, second.hole));
+  const filledAgain =
+    second.hole.constructor !== first.hole.constructor && (await fillHole(ctx, received, second.hole));
   const third = filledAgain ? await tryToAccept(ctx, received) : second;
   return third.kind === "accepted" ? await settled(ctx, third.event) : await keepWaiting(ctx, received);
 }
@@ -100,7 +101,10 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
     return (await fetchEvents(ctx, request)) > 0;
   } catch (error) {
     if (!(error instanceof FederationFailure)) throw error;
-    ctx.logger.info({ err: error, eventId: event.eventId }, "the past of an event could not be fetched from its sender");
+    ctx.logger.info(
+      { err: error, eventId: event.eventId },
+      "the past of an event could not be fetched from its sender",
+    );
     return false;
   }
 }
@@ -129,7 +133,8 @@ export async function receiveKeptPdus(ctx: RoomsContext, roomId: RoomId): Promis
   for (const { eventId, origin, pdu } of kept) {
     if (rules !== undefined) {
       const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
-      if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
+      if (result.kind === "dropped")
+        ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
       // Under its real id it waits on for another reason.
       if (result.kind === "waiting" && result.eventId === eventId) continue;
     }

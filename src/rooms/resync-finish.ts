@@ -14,7 +14,7 @@ import { appendUnPartialStatedRoom, takeStreamPositions } from "../storage/strea
 import type { RoomsContext } from "./context.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import type { StateSource, StoredState } from "./state-before-event.ts";
-import { announceStateChanges, updateCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+import { applyCurrentState, computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
 
 export type ResyncFinished =
   | { readonly kind: "completed"; readonly stateEvents: number }
@@ -52,12 +52,12 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: ResyncTar
 
   const source: StateSource = { database: ctx.database, tx, roomId, rules };
   const extremities = await extremitiesSince(tx, target);
-  const change = await updateCurrentState(source, room.currentSnapshotId, await statesAfter(source, extremities));
+  const change = await computeCurrentState(source, room.currentSnapshotId, await statesAfter(source, extremities));
   await assertStored(source, change);
 
   const streamId = await takeStreamPositions(tx, 1);
   await setForwardExtremities(tx, roomId, extremities);
-  await announceStateChanges(ctx, source, streamId, { told: newsForClients(ctx, change), all: change.changes });
+  await applyCurrentState(ctx, source, change, { streamId, told: newsForClients(ctx, change) });
   await deletePartialRoom(tx, roomId);
   await deleteResyncControl(tx, roomId);
   await appendUnPartialStatedRoom(tx, streamId, roomId);

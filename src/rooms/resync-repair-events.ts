@@ -110,7 +110,5 @@ async function judgeAnew(
   before: Parameters<typeof judgeByState>[1],
 ): Promise<string | null> {
   const judgement = { tx: source.tx, rules: source.rules, event: { ...event, rejected: false } };
-  return (
-    rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judgeByState(judgement, before))
-  );
+  return rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judgeByState(judgement, before));
 }

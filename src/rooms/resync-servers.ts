@@ -18,7 +18,7 @@ export async function serversForResync(ctx: RoomsContext, { roomId }: ResyncTarg
   const room = await partialRoom(pool, roomId);
   const servers = new Set<ServerName>();
   if (control?.wish === "prefer-server") servers.add(control.serverName);
-  if (room?.joinedVia != null) servers.add(room.joinedVia);
+  if (typeof room?.joinedVia === "string") servers.add(room.joinedVia);
   for (const server of await joinedServers(pool, roomId)) servers.add(server);
   for (const server of await partialRoomServers(pool, roomId)) servers.add(server);
   servers.delete(ctx.serverName);

@@ -2,7 +2,7 @@ import type { SendJoinSummary } from "../federation-api/endpoints.ts";
 import { FederationFailure } from "../federation-client/failures.ts";
 import { isStateEvent, type Event } from "../matrix/event.ts";
 import { parsePdu } from "../matrix/event-format.ts";
-import { isServerName, type EventId, type ServerName } from "../matrix/identifiers.ts";
+import { isServerName, type EventId, type RoomId, type ServerName } from "../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { transaction } from "../storage/database.ts";
@@ -42,7 +42,11 @@ const MAX_SERVERS = 50_000;
  * @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid
  * @throws FederationFailure; an answer that fails a check is a `bad-response` that names the check
  */
-export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, request: MembershipRequest): Promise<JoinAnswer> {
+export async function sendJoin(
+  ctx: RoomsContext,
+  template: JoinTemplate,
+  request: MembershipRequest,
+): Promise<JoinAnswer> {
   const { server, rules } = template;
   const ours = joinEvent(ctx, template, request);
   const outliers: AuthorizedOutlier[] = [];
@@ -76,7 +80,7 @@ export async function sendJoin(ctx: RoomsContext, template: JoinTemplate, reques
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
   checkEvents(ctx, await intake.settle(), refuse);
-  checkCreateEvents(creates, new Set(stateEventIds), request, rules, refuse);
+  checkCreateEvents({ creates, stateIds: new Set(stateEventIds), roomId: request.roomId, rules }, refuse);
   return {
     server,
     rules,
@@ -129,21 +133,24 @@ function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Fai
   }
 }
 
-function checkCreateEvents(
-  creates: readonly AuthorizedOutlier[],
-  stateIds: ReadonlySet<EventId>,
-  request: MembershipRequest,
-  rules: RoomVersionRules,
-  refuse: Fail,
-): void {
+interface CreateEvents {
+  readonly creates: readonly AuthorizedOutlier[];
+  readonly stateIds: ReadonlySet<EventId>;
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+}
+
+function checkCreateEvents({ creates, stateIds, roomId, rules }: CreateEvents, refuse: Fail): void {
   const [create] = creates;
   if (create === undefined) return refuse("has no create event");
   if (creates.length > 1) refuse("holds more than one create event");
   if (!stateIds.has(create.event.eventId)) refuse("has no create event in its state");
   if (create.rejection !== null) refuse(`has a create event that the auth rules refuse: ${create.rejection}`);
   const version = create.event.pdu.content["room_version"] ?? "1";
-  if (version !== rules.version) refuse(`is of room version ${String(version)}, make_join said ${rules.version}`);
-  if (create.event.roomId !== request.roomId) refuse("is of another room");
+  if (version !== rules.version) {
+    refuse(`is of room version ${JSON.stringify(version)}, make_join said ${rules.version}`);
+  }
+  if (create.event.roomId !== roomId) refuse("is of another room");
 }
 
 function serversInRoom(

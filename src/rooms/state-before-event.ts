@@ -44,12 +44,10 @@ export async function stateBeforeEvent(
     if (prev.stateAfter === null) throw new Error(`prev_event ${prev.eventId} has no state`);
     snapshotIds.add(prev.stateAfter);
   }
-  const stored = await Promise.all(
-    [...snapshotIds].map(async (snapshotId) => ({
-      snapshotId,
-      state: await loadState(source.database, snapshotId, source.tx),
-    })),
-  );
+  const stored: StoredState[] = [];
+  for (const snapshotId of snapshotIds) {
+    stored.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
+  }
   const only = stored[0];
   if (only !== undefined && stored.length === 1 && foreign.length === 0) return only;
 
@@ -74,7 +72,15 @@ export async function storeState(
   state: StateMap,
   near: readonly StoredState[],
 ): Promise<StoredState> {
-  const parent = near.length === 0 ? undefined : near[nearestState(near.map((one) => one.state), state)];
+  const parent =
+    near.length === 0
+      ? undefined
+      : near[
+          nearestState(
+            near.map((one) => one.state),
+            state,
+          )
+        ];
   if (parent === undefined) {
     const changes = stateDiff(emptyState, state);
     return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId: null, changes }), state };

@@ -22,7 +22,7 @@ import type { RoomsContext } from "./context.ts";
 import { judgeByAuthEvents, judgeByState } from "./judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "./state-before-event.ts";
-import { announceStateChanges, updateCurrentState } from "./update-current-state.ts";
+import { applyCurrentState, computeCurrentState } from "./update-current-state.ts";
 
 export type JoinStored =
   /** The room is new to us, or was left: this join decides what we know of it. */
@@ -77,7 +77,7 @@ async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer,
   const before = await storeState(source, state, []);
   const after = await storeState(source, withJoin(state, join), [before]);
   const room = await lockRoom(tx, roomId);
-  const change = await updateCurrentState(source, room?.currentSnapshotId ?? null, [after]);
+  const change = await computeCurrentState(source, room?.currentSnapshotId ?? null, [after]);
 
   const position = await currentStreamPosition(tx);
   const streamId = await takeStreamPositions(tx, 1);
@@ -90,7 +90,7 @@ async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer,
     streamId,
   });
   await setForwardExtremities(tx, roomId, [join.eventId]);
-  await announceStateChanges(ctx, source, streamId, { told: change.changes, all: change.changes });
+  await applyCurrentState(ctx, source, change, { streamId, told: change.changes });
   if (!answer.membersOmitted) return { kind: "entered", partial: false };
 
   const { eventId: joinEventId } = join;

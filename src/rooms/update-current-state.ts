@@ -1,3 +1,4 @@
+import type { Event } from "../matrix/event.ts";
 import { serverNameOf, type EventId, type UserId } from "../matrix/identifiers.ts";
 import { emptyState, splitStateKey, stateDiff, type StateKey, type StateMap } from "../matrix/state.ts";
 import { applyMembershipChanges, type MembershipChange } from "../storage/memberships.ts";
@@ -9,8 +10,9 @@ import type { RoomsContext } from "./context.ts";
 import { resolveRoomState } from "./resolve-room-state.ts";
 import { storeState, type StateSource, type StoredState } from "./state-before-event.ts";
 
-/** A new current state of a room, stored but not yet announced. */
+/** A new current state of a room, stored as a snapshot but not yet the room's. */
 export interface CurrentStateChange {
+  readonly previousSnapshotId: bigint | null;
   readonly snapshotId: bigint;
   readonly previous: StateMap;
   readonly current: StateMap;
@@ -19,30 +21,53 @@ export interface CurrentStateChange {
 }
 
 /**
- * Makes the resolution over the states after the room's forward extremities its current state.
+ * Computes the room's current state: the resolution over the states after its forward extremities.
  *
  * @param states the states after all forward extremities
+ * @param unstored events of those states that are not in the database yet
  */
-export async function updateCurrentState(
+export async function computeCurrentState(
   source: StateSource,
   previousSnapshotId: bigint | null,
   states: readonly StoredState[],
+  unstored: readonly Event[] = [],
 ): Promise<CurrentStateChange> {
   const resolved = await resolveRoomState(
     source.tx,
     source.rules,
     states.map((one) => one.state),
+    unstored,
   );
-  const current = await storeState(source, resolved, states);
-  if (current.snapshotId === previousSnapshotId) {
-    return { snapshotId: current.snapshotId, previous: current.state, current: current.state, changes: new Map() };
+  const { snapshotId, state: current } = await storeState(source, resolved, states);
+  if (snapshotId === previousSnapshotId) {
+    return { previousSnapshotId, snapshotId, previous: current, current, changes: new Map() };
   }
   const previous =
     previousSnapshotId === null ? emptyState : await loadState(source.database, previousSnapshotId, source.tx);
-  const changes = stateDiff(previous, current.state);
-  await setCurrentSnapshot(source.tx, source.roomId, current.snapshotId);
-  await applyMembershipChanges(source.tx, source.roomId, await membershipChanges(source, memberChanges(changes)));
-  return { snapshotId: current.snapshotId, previous, current: current.state, changes };
+  return { previousSnapshotId, snapshotId, previous, current, changes: stateDiff(previous, current) };
+}
+
+/**
+ * Makes it the room's current state, with the memberships that follow, and tells the streams. Among a transaction's
+ * last steps: the events of the change are stored, and its position is taken.
+ *
+ * @param told the changes that clients are told; memberships of our own users are always told
+ */
+export async function applyCurrentState(
+  ctx: RoomsContext,
+  source: StateSource,
+  change: CurrentStateChange,
+  { streamId, told }: { readonly streamId: bigint; readonly told: CurrentStateChange["changes"] },
+): Promise<void> {
+  if (change.snapshotId === change.previousSnapshotId) return;
+  await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
+  const memberships = await membershipChanges(source, memberChanges(change.changes));
+  await applyMembershipChanges(source.tx, source.roomId, memberships);
+  await appendCurrentStateDeltas(source.tx, streamId, source.roomId, told);
+  for (const { userId, member } of memberships) {
+    if (member === null || serverNameOf(userId) !== ctx.serverName) continue;
+    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...member });
+  }
 }
 
 function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): ReadonlyMap<UserId, EventId | null> {
@@ -52,25 +77,6 @@ function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): Readonly
     if (type === "m.room.member") members.set(stateKey as UserId, eventId);
   }
   return members;
-}
-
-/**
- * Tells the streams what became of the current state. Part of a transaction's last steps, since it needs a position.
- *
- * @param told the changes that clients are told; memberships of our own users are always told
- */
-export async function announceStateChanges(
-  ctx: RoomsContext,
-  source: StateSource,
-  streamId: bigint,
-  changes: { readonly told: ReadonlyMap<StateKey, EventId | null>; readonly all: ReadonlyMap<StateKey, EventId | null> },
-): Promise<void> {
-  await appendCurrentStateDeltas(source.tx, streamId, source.roomId, changes.told);
-  const local = [...memberChanges(changes.all)].filter(([userId]) => serverNameOf(userId) === ctx.serverName);
-  for (const { userId, member } of await membershipChanges(source, new Map(local))) {
-    if (member === null) continue;
-    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...member });
-  }
 }
 
 async function membershipChanges(

@@ -70,11 +70,7 @@ export async function verifyPdus(
   return { events, dropped };
 }
 
-async function keysOfSigners(
-  ctx: RoomsContext,
-  rules: RoomVersionRules,
-  events: readonly Event[],
-): Promise<KeyLookup> {
+async function keysOfSigners(ctx: RoomsContext, rules: RoomVersionRules, events: readonly Event[]): Promise<KeyLookup> {
   const wanted = new Map<ServerName, Set<KeyId>>();
   let latest = 0;
   for (const event of events) {
@@ -90,6 +86,5 @@ async function keysOfSigners(
   const others = await ctx.keyRing.keysFor(wanted, rules.enforceKeyValidity ? Math.min(latest, ctx.now()) : undefined);
   if (ours === undefined) return others;
   const own = { publicKey: ours.publicKey, validUntilTs: Number.MAX_SAFE_INTEGER };
-  return (server, keyId) =>
-    server === ctx.serverName && keyId === ours.keyId ? own : others(server, keyId);
+  return (server, keyId) => (server === ctx.serverName && keyId === ours.keyId ? own : others(server, keyId));
 }

@@ -1,0 +1,64 @@
+import type { FetchOutcome } from "../../activities/resync-activities.ts";
+import { faultOf } from "../../activities/failures.ts";
+import { FederationFailure } from "../../src/federation-client/failures.ts";
+import type { EventId, RoomId, ServerName } from "../../src/matrix/identifiers.ts";
+import type { RoomsContext } from "../../src/rooms/context.ts";
+import { fetchMissingState } from "../../src/rooms/resync-fetch-state.ts";
+import { finishResync } from "../../src/rooms/resync-finish.ts";
+import { nextResyncStep, type ResyncTarget } from "../../src/rooms/resync-next-step.ts";
+import { repairEvents } from "../../src/rooms/resync-repair-events.ts";
+import { serversForResync } from "../../src/rooms/resync-servers.ts";
+
+/** More steps than any test's room needs: a resync that does not end is an error. */
+const MOST_STEPS = 200;
+
+export type ResyncEnd = "completed" | "superseded" | "left";
+
+/** The use cases of the resync in the order of the workflow's loop, without Temporal and without waiting. */
+export async function driveResync(ctx: RoomsContext, roomId: RoomId, joinEventId: EventId): Promise<ResyncEnd> {
+  const target: ResyncTarget = { roomId, joinEventId };
+  for (let steps = 0; steps < MOST_STEPS; steps += 1) {
+    const step = await nextResyncStep(ctx, target);
+    switch (step.kind) {
+      case "superseded":
+      case "left":
+        return step.kind;
+      case "fetch":
+        for (const eventId of step.eventIds) await fetchFromAny(ctx, target, eventId);
+        break;
+      case "repair":
+        await repairEvents(ctx, target, step.eventIds);
+        break;
+      case "finish": {
+        const finished = await finishResync(ctx, target);
+        if (finished.kind !== "more") return finished.kind;
+      }
+    }
+  }
+  throw new Error(`the resync of ${roomId} did not end in ${MOST_STEPS} steps`);
+}
+
+async function fetchFromAny(ctx: RoomsContext, target: ResyncTarget, eventId: EventId): Promise<void> {
+  const failures: string[] = [];
+  for (const server of await serversForResync(ctx, target)) {
+    const outcome = await fetchFrom(ctx, target, { eventId, server });
+    if (outcome.kind !== "failed") return;
+    failures.push(`${server}: ${outcome.cause}: ${outcome.detail}`);
+  }
+  throw new Error(`no server had the state at ${eventId}: ${failures.join("; ")}`);
+}
+
+async function fetchFrom(
+  ctx: RoomsContext,
+  target: ResyncTarget,
+  from: { readonly eventId: EventId; readonly server: ServerName },
+): Promise<FetchOutcome> {
+  try {
+    const fetched = await fetchMissingState(ctx, { ...target, ...from });
+    if (fetched.kind !== "incomplete") return fetched;
+    return { kind: "failed", cause: "unknown-event", detail: fetched.reason };
+  } catch (error) {
+    if (!(error instanceof FederationFailure)) throw error;
+    return { kind: "failed", cause: faultOf(error), detail: error.reason };
+  }
+}
