@@ -60,7 +60,15 @@ async function raiseCurtain(stage: Stage): Promise<Cast> {
   narrator.heading("1. Everything starts, on this machine only");
   const from = Date.now();
   // One of the members, on one of the servers, is the resident's own.
-  const parameters = { members: MEMBERS - 1, servers: SERVERS - 1, bans: 20, kicks: 20, leaves: 60, messages: 50, forks: 5 };
+  const parameters = {
+    members: MEMBERS - 1,
+    servers: SERVERS - 1,
+    bans: 20,
+    kicks: 20,
+    leaves: 60,
+    messages: 50,
+    forks: 5,
+  };
   const resident = await spawnResident({}, [parameters]);
   stage.open.push(resident);
   const [roomId] = resident.rooms;
@@ -89,13 +97,18 @@ async function raiseCurtain(stage: Stage): Promise<Cast> {
   return { resident, sidecar, room, via };
 }
 
-async function joinRoom(cast: Cast, alice: ChatClient): Promise<number> {
+interface Joined {
+  readonly seconds: number;
+  readonly at: number;
+}
+
+async function joinRoom(cast: Cast, alice: ChatClient): Promise<Joined> {
   narrator.heading("2. Alice joins the room");
   const from = performance.now();
   await alice.join(cast.room.roomId, cast.via);
   const seconds = (performance.now() - from) / 1000;
   narrator.good(`${alice.userId} is in the room after ${seconds.toFixed(2)} seconds.`);
-  return seconds;
+  return { seconds, at: Date.now() };
 }
 
 /**
@@ -132,12 +145,13 @@ async function untilResidentHas(cast: Cast, eventId: `$${string}`): Promise<void
   throw new Error(`${eventId} did not reach the other server`);
 }
 
-async function repair(cast: Cast, link: string | undefined): Promise<Resync> {
+async function repair(cast: Cast, joined: Joined, link: string | undefined): Promise<Resync> {
   narrator.heading("4. Behind her back the rest of the room arrives");
   narrator.note(`The workflow that does it, in Temporal's web page: ${link ?? cast.sidecar.temporalUi}`);
   const { roomId, eventsToKnow } = cast.room;
-  const resync = await watchResync({ narrator, sidecar: cast.sidecar, roomId, eventsToKnow });
-  narrator.good(`The room is complete, ${resync.seconds.toFixed(1)} s after the watch began.`);
+  const { sidecar } = cast;
+  const resync = await watchResync({ narrator, sidecar, roomId, joinedAt: joined.at, eventsToKnow });
+  narrator.good(`The room is complete, ${resync.seconds.toFixed(1)} s after Alice joined it.`);
   return resync;
 }
 
@@ -158,13 +172,13 @@ async function check(cast: Cast, alice: ChatClient): Promise<boolean> {
   return false;
 }
 
-function conclude(joinSeconds: number, resync: Resync, same: boolean): boolean {
+function conclude(joined: Joined, resync: Resync, same: boolean): boolean {
   narrator.heading("What you have seen");
-  narrator.note(`Time until Alice could talk:       ${joinSeconds.toFixed(2)} s`);
+  narrator.note(`Time until Alice could talk:       ${joined.seconds.toFixed(2)} s`);
   narrator.note(`Time until everything was known:   ${resync.seconds.toFixed(1)} s more, in the background`);
   const recovery = resync.recoverySeconds;
   narrator.note(
-    `Worker killed half-way:            ${recovery === undefined ? "no" : `lost ${recovery.toFixed(1)} s`}`,
+    `Worker killed half-way:            ${recovery === undefined ? "no" : `the work went on ${recovery.toFixed(1)} s later`}`,
   );
   narrator.note(`State equal to the other server's: ${same ? "yes, in every entry" : "NO"}`);
   if (recovery === undefined) narrator.bad("The worker was never killed, so this run has not shown what it is for.");
@@ -175,11 +189,11 @@ async function play(stage: Stage): Promise<boolean> {
   introduce();
   const cast = await raiseCurtain(stage);
   const alice = await registerClient(cast.sidecar.clientUrl, "alice");
-  const joinSeconds = await joinRoom(cast, alice);
+  const joined = await joinRoom(cast, alice);
   const link = await talk(cast, alice);
-  const resync = await repair(cast, link);
+  const resync = await repair(cast, joined, link);
   const same = await check(cast, alice);
-  const fine = conclude(joinSeconds, resync, same);
+  const fine = conclude(joined, resync, same);
   if (flags.keep) await linger(cast);
   return fine;
 }

@@ -1,6 +1,5 @@
 import { fork } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -41,7 +40,6 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
   const { dataDir } = options;
   const port = await freePort();
   const serverName = `localhost:${port}`;
-  const operatorToken = randomBytes(24).toString("base64url");
   const logFile = join(dataDir, "fastjoin.log");
   const env = {
     ...withoutSettings(process.env),
@@ -52,7 +50,6 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
     FASTJOIN_FEDERATION_IP_BLOCKLIST: "",
     FASTJOIN_TRUSTED_KEY_SERVERS: options.notary,
     FASTJOIN_REGISTRATION: "open",
-    FASTJOIN_OPERATOR_TOKEN: operatorToken,
     FASTJOIN_DATA_DIR: dataDir,
     // In the usual data directory, so that it is installed once and not for every demo.
     FASTJOIN_TEMPORAL_CLI: await installTemporalCli(join(root, ".fastjoin")),
@@ -66,7 +63,8 @@ export async function startSidecar(options: SidecarOptions): Promise<Sidecar> {
       clientUrl: running.clientUrl ?? "",
       temporalUi: running.temporalUi ?? "",
       databaseUrl: running.databaseUrl ?? "",
-      operatorToken,
+      // Made at the first start, and read from here by the command line too.
+      operatorToken: readFileSync(join(dataDir, "operator-token"), "utf8").trim(),
       dataDir,
       logFile,
       processes: async () => (await readRunning(dataDir))?.processes ?? {},

@@ -8,11 +8,14 @@ export interface Watch {
   readonly narrator: Narrator;
   readonly sidecar: Sidecar;
   readonly roomId: string;
+  /** When the room was joined, in milliseconds since the epoch. */
+  readonly joinedAt: number;
   /** How many events there are to be known, by the resident. */
   readonly eventsToKnow: number;
 }
 
 export interface Resync {
+  /** From the join. */
   readonly seconds: number;
   /** From the kill until the resync had something new to show; undefined if the worker was never killed. */
   readonly recoverySeconds: number | undefined;
@@ -68,7 +71,7 @@ export async function watchResync(watch: Watch): Promise<Resync> {
     while (Date.now() - from < GIVE_UP_AFTER_MS) {
       const report = await reportOn(watch);
       await look(watch, sight, { report, database });
-      if (report.state === "complete") return ended(watch, sight, from);
+      if (report.state === "complete") return ended(watch, sight);
       await delay(150);
     }
   } finally {
@@ -78,12 +81,12 @@ export async function watchResync(watch: Watch): Promise<Resync> {
   throw new Error(`the resync has not ended after ${GIVE_UP_AFTER_MS / 1000} s`);
 }
 
-function ended(watch: Watch, sight: Sight, from: number): Resync {
+function ended(watch: Watch, sight: Sight): Resync {
   watch.narrator.progress(1, "the whole state is known");
   const { killed } = sight;
   const recoveredAt = sight.recoveredAt ?? Date.now();
   return {
-    seconds: (Date.now() - from) / 1000,
+    seconds: (Date.now() - watch.joinedAt) / 1000,
     recoverySeconds: killed === undefined ? undefined : (recoveredAt - killed.at) / 1000,
   };
 }
@@ -131,7 +134,6 @@ async function killWorker(watch: Watch, sight: Sight): Promise<void> {
   if (worker === undefined) return;
   process.kill(worker, "SIGKILL");
   sight.killed = { pid: worker, at: Date.now(), known: sight.known };
-  watch.narrator.note("");
   watch.narrator.note(`Half of it is there. Now the worker (process ${worker}) is killed with SIGKILL: no clean-up.`);
 }
 

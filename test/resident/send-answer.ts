@@ -35,7 +35,12 @@ function bodyText(answer: Extract<Answer, { body: unknown }>, troubles: readonly
 
 async function writePiece(response: ServerResponse, piece: string): Promise<void> {
   if (response.write(piece)) return;
-  await Promise.race([once(response, "drain"), once(response, "close")]);
+  // Whichever comes first takes the other's listener away: a long answer waits many times.
+  const over = new AbortController();
+  const { signal } = over;
+  await Promise.race([once(response, "drain", { signal }), once(response, "close", { signal })]).finally(() => {
+    over.abort();
+  });
 }
 
 const TICKS_PER_SECOND = 20;
