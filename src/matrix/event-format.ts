@@ -110,10 +110,12 @@ function checkContent(pdu: JsonObject): Complaint {
   return typeof membership === "string" ? checkShortText(membership, "membership") : undefined;
 }
 
-/** v1–v2 only: later, an `event_id` is just another key, which the hash does or does not cover. */
+/** v1–v2 only: later the form has no `event_id`, and Synapse drops an event that claims one. */
 function checkEventId(pdu: JsonObject, rules: RoomVersionRules): Complaint {
-  if (rules.eventIdFormat !== "chosen-by-sender") return undefined;
   const eventId = own(pdu, "event_id");
+  if (rules.eventIdFormat !== "chosen-by-sender") {
+    return eventId === undefined ? undefined : "event_id is not part of an event of this room version";
+  }
   if (typeof eventId !== "string") return "event_id is not a string";
   const complaint = checkShortText(eventId, "event_id");
   if (complaint !== undefined) return complaint;

@@ -175,7 +175,7 @@ describe("parsePdu from room version 6 on", () => {
   });
 });
 
-describe("parsePdu where the sender chooses the id", () => {
+describe("an event_id in parsePdu", () => {
   it.each(["1", "2"] as const)("refuses what is no id of a server in version %s", (version) => {
     for (const id of [undefined, null, 1])
       expect(reasonFor(rulesFor(version), { event_id: id })).toBe("event_id is not a string");
@@ -184,8 +184,12 @@ describe("parsePdu where the sender chooses the id", () => {
     }
   });
 
-  it("does not look at event_id later", () => {
-    expect(reasonFor(rulesFor("3"), { event_id: 1 })).toBeUndefined();
+  it("is refused later, where the id is a hash", () => {
+    for (const rules of ALL_RULES.filter(({ eventIdFormat }) => eventIdFormat !== "chosen-by-sender")) {
+      expect(reasonFor(rules, { event_id: "$a:example.org" })).toBe(
+        "event_id is not part of an event of this room version",
+      );
+    }
   });
 });
 
