@@ -82,7 +82,7 @@ export function storedEventOf(row: EventRow): StoredEvent {
 }
 
 // Rows a statement: large enough to save round trips, small enough that building it stalls no one else.
-const INSERT_CHUNK = 2_000;
+const INSERT_CHUNK = 1_000;
 const MAX_INT8 = 2n ** 63n - 1n;
 const MEMBERSHIPS: readonly unknown[] = ["ban", "invite", "join", "knock", "leave"] satisfies Membership[];
 
@@ -142,15 +142,25 @@ const FROM_ARRAYS = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::
  */
 export async function insertOutliers(tx: Connection, events: readonly OutlierToStore[]): Promise<number> {
   let inserted = 0;
+  let running: Promise<number> = Promise.resolve(0);
   for (let start = 0; start < events.length; start += INSERT_CHUNK) {
-    inserted += await execute(
-      tx,
-      `INSERT INTO events (${INSERT_COLUMNS}, outlier) SELECT ${SELECT_COLUMNS}, true FROM ${FROM_ARRAYS}
-       ON CONFLICT (event_id) DO NOTHING`,
-      columnsOf(events.slice(start, start + INSERT_CHUNK)),
-    );
+    // PostgreSQL works on one chunk while the next is made.
+    const columns = columnsOf(events.slice(start, start + INSERT_CHUNK));
+    inserted += await running;
+    running = insertOutlierChunk(tx, columns);
+    // Should making the next chunk fail, nobody waits for this one any more.
+    running.catch(() => undefined);
   }
-  return inserted;
+  return inserted + (await running);
+}
+
+function insertOutlierChunk(tx: Connection, columns: readonly unknown[]): Promise<number> {
+  return execute(
+    tx,
+    `INSERT INTO events (${INSERT_COLUMNS}, outlier) SELECT ${SELECT_COLUMNS}, true FROM ${FROM_ARRAYS}
+     ON CONFLICT (event_id) DO NOTHING`,
+    columns,
+  );
 }
 
 /**

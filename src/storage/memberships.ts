@@ -36,7 +36,8 @@ export async function applyMembershipChanges(
     tx,
     `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
      SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
-     ON CONFLICT (room_id, user_id) DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id`,
+     ON CONFLICT (room_id, user_id) DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id
+     WHERE current_memberships.event_id <> EXCLUDED.event_id`,
     [
       roomId,
       present.map((member) => member.userId),
