@@ -40,6 +40,14 @@ function decoderOf(encoding: string): Transform | undefined {
 }
 
 /**
+ * To be called as soon as there is a body: who reads it is thrown its errors, but one that comes before, or after it
+ * was left unread, would end the process.
+ */
+export function ignoreLateErrors(body: Readable): void {
+  body.on("error", () => undefined);
+}
+
+/**
  * The bytes of a body, decompressed and never more than `maxBytes` of them: a small bomb is cut off while it unfolds.
  * The connection is read no faster than the bytes are taken.
  *

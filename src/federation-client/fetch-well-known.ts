@@ -1,5 +1,5 @@
 import type { Connections } from "./connections.ts";
-import { decodeBody } from "./decode-body.ts";
+import { decodeBody, ignoreLateErrors } from "./decode-body.ts";
 import type { WellKnownAnswer } from "./well-known.ts";
 
 const MAX_REDIRECTS = 5;
@@ -31,6 +31,7 @@ export async function fetchWellKnown(connections: Connections, url: URL): Promis
       bodyTimeout: TIMEOUT_MS,
       signal,
     });
+    ignoreLateErrors(body);
     const location = headerValue(headers["location"]);
     if (statusCode < 300 || statusCode > 399 || location === undefined) {
       const chunks: Uint8Array[] = [];

@@ -52,7 +52,7 @@ function classify(error: unknown, phase: RequestPhase): Classification {
   const timeout = classifyTimeout(error, phase);
   if (timeout !== undefined) return timeout;
   if (CERTIFICATE_CODE.test(code)) return { kind: "unreachable", reason: `its certificate is refused: ${message}` };
-  if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") {
+  if (error instanceof errors.HTTPParserError || code === "UND_ERR_HEADERS_OVERFLOW") {
     return { kind: "bad-response", reason: `the answer is not HTTP as it should be: ${message}` };
   }
   if (phase === "reading") return { kind: "bad-response", reason: `the answer broke off: ${message}` };

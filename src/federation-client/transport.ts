@@ -10,7 +10,13 @@ import type { SigningKey } from "../matrix/signatures.ts";
 import { createAddressBlocklist } from "./address-blocklist.ts";
 import { createConnections } from "./connections.ts";
 import type { AddressLookup, Connections } from "./connections.ts";
-import { ACCEPTED_ENCODINGS, BodyTooLargeError, decodeBody, UnknownEncodingError } from "./decode-body.ts";
+import {
+  ACCEPTED_ENCODINGS,
+  BodyTooLargeError,
+  decodeBody,
+  ignoreLateErrors,
+  UnknownEncodingError,
+} from "./decode-body.ts";
 import { discoverServer } from "./discovery.ts";
 import type { DiscoverySources, ServerAddress, SrvRecord } from "./discovery.ts";
 import { FederationFailure } from "./failures.ts";
@@ -232,11 +238,11 @@ async function exchangeWith<T>(
   } catch (error) {
     throw blame(exchange, error, "connecting");
   }
+  ignoreLateErrors(answer.body);
   try {
     return await read({ status: answer.statusCode, body: guardedBody(exchange, answer) });
   } finally {
-    // What `read` left unread is not worth waiting for; undici reports the break to this listener only.
-    answer.body.on("error", () => undefined);
+    // What `read` left unread is not worth waiting for.
     answer.body.destroy();
   }
 }
