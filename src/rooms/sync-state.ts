@@ -31,9 +31,9 @@ export async function stateForSync(
   const lazy = filter.lazy_load_members === true;
   const whole = room.since === undefined || request.fullState;
   const entries = whole ? await stateAtStart(ctx, room) : await stateChanges(ctx, room);
-  // A member whose change stands in no timeline is told as a change; whoever has missed a part of the timeline, or all
-  // that a resync brought, asks for the members it needs.
-  const membersToo = !lazy || (!whole && !room.limited && room.isCompleted !== true);
+  // A lazy-loading client is told of members only where it may know them otherwise: when a change of them stands in no
+  // timeline, as after a resync. Whoever has missed a part of the timeline asks for the members it needs.
+  const membersToo = !lazy || (!whole && !room.limited);
   const ids = [...entries].filter(([key]) => membersToo || !isMember(key)).map(([, eventId]) => eventId);
   const told = [...(await loadEvents(ctx.database.pool, ids)).values()];
   const members = lazy ? await membersForTimeline(ctx, request, room) : [];
