@@ -16,7 +16,7 @@ describe("keepRunning", () => {
   let abort: AbortController;
   let processes: (number | undefined)[];
   let waits: number[];
-  let time: number;
+  let time = 0;
 
   /** A part whose starts go as told; after the list, it runs on. */
   function aPart(outcomes: readonly Outcome[] = [], attempts?: number): Script {
