@@ -119,13 +119,12 @@ async function notaryOf(state: KeyRingState, name: ServerName): Promise<Notary> 
 
 async function askNotary(
   state: KeyRingState,
-  name: ServerName,
+  notary: Notary,
   servers: readonly ServerName[],
   search: Search,
 ): Promise<void> {
   const release = await state.slots.notaries();
   try {
-    const notary = await notaryOf(state, name);
     const wanted = new Map(servers.map((server) => [server, search.wanted.get(server) ?? new Set<KeyId>()]));
     const times = { now: state.options.now(), atTs: search.atTs };
     await remember(state, await fetchKeysFromNotary(state.options.client, notary, wanted, times));
@@ -137,11 +136,16 @@ async function askNotary(
 async function askNotaries(state: KeyRingState, servers: readonly ServerName[], search: Search): Promise<void> {
   for (const name of state.options.trustedKeyServers) {
     const missing = servers.filter((server) => server !== name && !isSatisfied(state, search, server));
-    const batches: ServerName[][] = [];
-    for (let at = 0; at < missing.length; at += SERVERS_PER_NOTARY_REQUEST) {
-      batches.push(missing.slice(at, at + SERVERS_PER_NOTARY_REQUEST));
-    }
-    await Promise.all(batches.map((batch) => tolerant(state, () => askNotary(state, name, batch, search))));
+    if (missing.length === 0) continue;
+    await tolerant(state, async () => {
+      const notary = await notaryOf(state, name);
+      const batches: Promise<void>[] = [];
+      for (let at = 0; at < missing.length; at += SERVERS_PER_NOTARY_REQUEST) {
+        const batch = missing.slice(at, at + SERVERS_PER_NOTARY_REQUEST);
+        batches.push(tolerant(state, () => askNotary(state, notary, batch, search)));
+      }
+      await Promise.all(batches);
+    });
   }
 }
 
