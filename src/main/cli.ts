@@ -20,7 +20,7 @@ function readVersion(): string {
 
 function addProcessCommands(program: Command, line: CommandLine): void {
   program
-    .command("start", { isDefault: true })
+    .command("start")
     .description("run everything: serve, worker, and embedded PostgreSQL and Temporal where none are named")
     .action(async () => {
       const { start } = await import("./start.ts");

@@ -1,0 +1,288 @@
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { createClientApp } from "../../../src/client-api/app.ts";
+import { runCli } from "../../../src/main/cli.ts";
+import type { RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
+import type { ResyncWorkflows, WorkflowStanding } from "../../../src/operator/resync-workflows.ts";
+import { createOperatorRouter } from "../../../src/operator/router.ts";
+import { createStreamWaiter } from "../../../src/rooms/stream-waiter.ts";
+import { addPartialRoomServers, insertPartialRoom } from "../../../src/storage/partial-state.ts";
+import { loadResyncControl } from "../../../src/storage/resync-control.ts";
+import { openTestDatabase } from "../../support/database.ts";
+import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
+import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
+
+const TOKEN = "the-operators-own-token";
+
+/** Temporal as the operator's use cases see it; it notes what it was told, together with the wish stored by then. */
+interface Engine extends ResyncWorkflows {
+  running: boolean;
+  away: boolean;
+  standingOf: WorkflowStanding;
+  readonly told: string[];
+}
+
+describe("the operator API", async () => {
+  const database = await openTestDatabase();
+  let sidecar: InProcessSidecar;
+  let server: Server;
+  let url: string;
+  let roomId: RoomId;
+  let engine: Engine;
+
+  async function tell(what: string): Promise<boolean> {
+    if (engine.away) {
+      throw new Error("Temporal is away");
+    }
+    const control = await loadResyncControl(database, roomId);
+    engine.told.push(`${what}; wish: ${control?.wish ?? "none"}`);
+    return engine.running;
+  }
+
+  function anEngine(): Engine {
+    return {
+      running: true,
+      away: false,
+      standingOf: { state: "none" },
+      told: [],
+      standing: async () => engine.standingOf,
+      progress: async () => undefined,
+      signalRetry: () => tell("retry"),
+      signalPreferServer: (_roomId: RoomId, name: ServerName) => tell(`prefer ${name}`),
+      link: () => "http://ui.example/workflow",
+    };
+  }
+
+  async function ask(method: string, path: string, body?: unknown, token = TOKEN): Promise<[number, unknown]> {
+    const answer = await fetch(`${url}/_fastjoin/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) }),
+    });
+    return [answer.status, await answer.json()];
+  }
+
+  /** Runs a command against this API. */
+  async function command(...args: readonly string[]): Promise<{ code: number; text: string }> {
+    let text = "";
+    const env = {
+      FASTJOIN_SERVER_NAME: sidecar.serverName,
+      FASTJOIN_CLIENT_LISTEN: new URL(url).host,
+      FASTJOIN_OPERATOR_TOKEN: TOKEN,
+      FASTJOIN_DATA_DIR: "/nonexistent",
+    };
+    const code = await runCli(args, { env, write: (more) => void (text += more), now: () => 0 });
+    return { code, text };
+  }
+
+  const pathOf = (action = "") => `/resyncs/${encodeURIComponent(roomId)}${action}`;
+
+  beforeAll(async () => {
+    sidecar = await startInProcessSidecar(database);
+    const ctx = {
+      ...sidecar.ctx,
+      resyncs: {
+        start: async (_roomId: RoomId, joinEventId: string) => void (await tell(`start for ${joinEventId}`)),
+        cancel: async () => void (await tell("cancel")),
+      },
+    };
+    const workflows: ResyncWorkflows = {
+      standing: (room) => engine.standing(room),
+      progress: (room) => engine.progress(room),
+      signalRetry: (room) => engine.signalRetry(room),
+      signalPreferServer: (room, name) => engine.signalPreferServer(room, name),
+      link: (room) => engine.link(room),
+    };
+    const stream = createStreamWaiter(database);
+    const app = createClientApp({
+      ...ctx,
+      stream,
+      registration: { kind: "closed" },
+      resyncProgress: async () => undefined,
+      extraRouters: [createOperatorRouter({ ...ctx, workflows }, TOKEN)],
+    });
+    server = createServer(app);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    return async () => {
+      await stream.close();
+    };
+  });
+
+  afterAll(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    await sidecar.close();
+  });
+
+  beforeEach(async () => {
+    engine = anEngine();
+    roomId = await aStoredRoom(database);
+    const join = anEvent(roomId, `$join-of-${roomId}`);
+    await storeInTimeline(database, join);
+    await insertPartialRoom(database.pool, {
+      roomId,
+      joinEventId: join.eventId,
+      joinedVia: "resident.example",
+      deviceListsStreamId: 0n,
+    });
+    await addPartialRoomServers(database.pool, roomId, ["resident.example", "other.example"]);
+  });
+
+  it("refuses those without the operator's token", async () => {
+    expect((await ask("GET", "/resyncs", undefined, "some other token"))[0]).toBe(401);
+    expect((await fetch(`${url}/_fastjoin/v1/resyncs`)).status).toBe(401);
+  });
+
+  it("lists partial rooms from the database", async () => {
+    const [status, body] = await ask("GET", "/resyncs");
+    expect(status).toBe(200);
+    expect(body).toMatchObject({
+      resyncs: expect.arrayContaining([
+        { roomId, joinEventId: `$join-of-${roomId}`, joinedVia: "resident.example", partialEvents: 0 },
+      ]) as unknown,
+    });
+  });
+
+  it("shows a room's resync with its servers and its page in Temporal", async () => {
+    const [status, body] = await ask("GET", pathOf());
+    expect(status).toBe(200);
+    expect(body).toMatchObject({
+      state: "partial",
+      roomId,
+      serversInRoom: expect.arrayContaining(["other.example", "resident.example"]) as unknown,
+      workflow: { state: "none" },
+      link: "http://ui.example/workflow",
+    });
+  });
+
+  it("tells a complete room from one that is not there", async () => {
+    const complete = await aStoredRoom(database);
+    expect(await ask("GET", `/resyncs/${encodeURIComponent(complete)}`)).toEqual([
+      200,
+      { roomId: complete, state: "complete" },
+    ]);
+    expect(await ask("GET", "/resyncs/!nowhere:x.org")).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
+    expect(await ask("POST", `/resyncs/${encodeURIComponent(complete)}/retry`, {})).toMatchObject([
+      409,
+      { errcode: "FASTJOIN.NOT_PARTIAL" },
+    ]);
+  });
+
+  it("stores the wish to cancel before the workflow is told", async () => {
+    expect(await ask("POST", pathOf("/cancel"), { by: "root", why: "too large" })).toEqual([
+      200,
+      { workflowTold: true },
+    ]);
+    expect(engine.told).toEqual(["cancel; wish: cancelled"]);
+    expect(await loadResyncControl(database, roomId)).toMatchObject({
+      wish: "cancelled",
+      by: "root",
+      why: "too large",
+    });
+  });
+
+  it("keeps the wish where Temporal is away", async () => {
+    engine.away = true;
+    expect(await ask("POST", pathOf("/cancel"), {})).toEqual([200, { workflowTold: false }]);
+    expect(await loadResyncControl(database, roomId)).toMatchObject({ wish: "cancelled", by: "operator" });
+  });
+
+  it("takes back the wish to cancel before it retries", async () => {
+    await ask("POST", pathOf("/cancel"), {});
+    expect(await ask("POST", pathOf("/retry"), {})).toEqual([200, { workflowTold: true }]);
+    expect(engine.told).toEqual(["cancel; wish: cancelled", "retry; wish: none"]);
+  });
+
+  it("starts the workflow of the room's join on a retry where none runs", async () => {
+    engine.running = false;
+    await ask("POST", pathOf("/retry"), {});
+    expect(engine.told).toEqual(["retry; wish: none", `start for $join-of-${roomId}; wish: none`]);
+  });
+
+  it("points the resync at a server before it retries", async () => {
+    await ask("POST", pathOf("/retry"), { via: "other.example" });
+    expect(engine.told).toEqual(["prefer other.example; wish: prefer-server", "retry; wish: prefer-server"]);
+    expect(await loadResyncControl(database, roomId)).toMatchObject({ serverName: "other.example" });
+  });
+
+  it("answers bad requests with Matrix errors", async () => {
+    expect(await ask("POST", pathOf("/retry"), { via: "not a server" })).toMatchObject([
+      400,
+      { errcode: "M_INVALID_PARAM" },
+    ]);
+    expect(await ask("POST", pathOf("/retry"), "{")).toMatchObject([400, { errcode: "M_NOT_JSON" }]);
+    expect(await ask("GET", "/resyncs/nonsense")).toMatchObject([400, { errcode: "M_INVALID_PARAM" }]);
+    expect(await ask("GET", "/resyncs/%ZZ")).toMatchObject([400, { errcode: "M_INVALID_PARAM" }]);
+    expect(await ask("GET", "/nothing")).toMatchObject([404, { errcode: "M_UNRECOGNIZED" }]);
+    expect(await ask("POST", "/joins", { room: "!r:x", userId: "@a:elsewhere.org" })).toMatchObject([
+      400,
+      { errcode: "M_INVALID_PARAM" },
+    ]);
+  });
+
+  it("makes accounts while registration is closed", async () => {
+    const [status, account] = await ask("POST", "/users", { name: "dora" });
+    expect(status).toBe(200);
+    const { accessToken, password } = account as { accessToken: string; password: string };
+    const whoami = await fetch(`${url}/_matrix/client/v3/account/whoami`, {
+      headers: { authorization: `Bearer ${accessToken}` },
+    });
+    expect(await whoami.json()).toMatchObject({ user_id: `@dora:${sidecar.serverName}` });
+    const login = await fetch(`${url}/_matrix/client/v3/login`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ type: "m.login.password", identifier: { type: "m.id.user", user: "dora" }, password }),
+    });
+    expect(login.status).toBe(200);
+    expect(await ask("POST", "/users", { name: "dora" })).toMatchObject([400, { errcode: "M_USER_IN_USE" }]);
+  });
+
+  describe("from the command line", () => {
+    it("lists, shows, cancels and retries", async () => {
+      expect(await command("rooms")).toMatchObject({
+        code: 0,
+        text: expect.stringContaining(`${roomId}  0 partial`) as unknown,
+      });
+      engine.standingOf = {
+        state: "running",
+        runId: "run",
+        progress: { phase: "waiting", partialEvents: 3, idsLeft: 7, servers: [] },
+      };
+      const shown = await command("show", roomId);
+      expect(shown.text).toContain("waiting; 3 partial events, 7 state events still to fetch");
+      expect((await command("cancel", roomId, "--why", "enough")).text).toBe(`cancelled the resync of ${roomId}\n`);
+      expect((await command("show", roomId)).text).toMatch(/wish {6}cancelled, by command line, .+: enough/);
+      expect((await command("retry", roomId, "--via", "other.example")).text).toBe(`retrying ${roomId}\n`);
+      expect(engine.told.at(-1)).toBe("retry; wish: prefer-server");
+    });
+
+    it("prints JSON for scripts", async () => {
+      const { text } = await command("show", roomId, "--json");
+      expect(JSON.parse(text)).toMatchObject({ roomId, state: "partial" });
+    });
+
+    it("adds a user with the given password", async () => {
+      const { code, text } = await command("user", "add", "emil", "--password", "correct horse");
+      expect(code).toBe(0);
+      expect(text).toContain(`user          @emil:${sidecar.serverName}\npassword      correct horse\naccess token  `);
+    });
+
+    it("fails with exit code 1 on a refusal, 2 on wrong use, 78 on wrong settings", async () => {
+      expect((await command("show", "!nowhere:x.org")).code).toBe(1);
+      expect((await command("show")).code).toBe(2);
+      expect((await command("frobnicate")).code).toBe(2);
+      expect((await command("join", roomId)).code).toBe(2);
+      const line = { env: { FASTJOIN_FULL_STATE_WAIT: "x" }, write: () => undefined, now: Date.now };
+      expect(await runCli(["rooms"], line)).toBe(78);
+    });
+
+    it("says so where no sidecar answers or no token is to be had", async () => {
+      const env = { FASTJOIN_CLIENT_LISTEN: "127.0.0.1:1", FASTJOIN_DATA_DIR: "/nonexistent" };
+      const line = { write: () => undefined, now: Date.now };
+      expect(await runCli(["rooms"], { ...line, env })).toBe(1);
+      expect(await runCli(["rooms"], { ...line, env: { ...env, FASTJOIN_OPERATOR_TOKEN: TOKEN } })).toBe(1);
+    });
+  });
+});
