@@ -19,7 +19,7 @@ import type { Resync } from "./watch-resync.ts";
 const MEMBERS = 5000;
 const SERVERS = 50;
 /** So slow that the whole state takes some ten seconds: otherwise there would be nothing to watch. */
-const BYTES_PER_SECOND = 350_000;
+const BYTES_PER_SECOND = 500_000;
 
 const { values: flags } = parseArgs({
   options: { keep: { type: "boolean", default: false }, "from-source": { type: "boolean", default: false } },
@@ -39,6 +39,10 @@ interface Stage {
   readonly dataDir: string;
   readonly open: { stop(): Promise<void> }[];
   logFile: string | undefined;
+  cast?: Cast;
+  interrupted: boolean;
+  /** The story has been told to its end, and well. */
+  done: boolean;
 }
 
 function introduce(): void {
@@ -193,12 +197,13 @@ async function play(stage: Stage): Promise<boolean> {
   const link = await talk(cast, alice);
   const resync = await repair(cast, joined, link);
   const same = await check(cast, alice);
-  const fine = conclude(joined, resync, same);
-  if (flags.keep) await linger(cast);
-  return fine;
+  stage.cast = cast;
+  return conclude(joined, resync, same);
 }
 
-async function linger({ sidecar, room }: Cast): Promise<void> {
+async function linger({ cast }: Stage): Promise<void> {
+  if (cast === undefined) return;
+  const { sidecar, room } = cast;
   narrator.heading("Everything keeps running until Ctrl-C");
   narrator.note(`Temporal's web page:      ${sidecar.temporalUi}`);
   narrator.note(`Client-server API:        ${sidecar.clientUrl} (registration is open)`);
@@ -220,28 +225,41 @@ async function lowerCurtain(stage: Stage): Promise<void> {
   for (const one of stage.open.splice(0).toReversed()) await one.stop();
 }
 
+async function interrupt(stage: Stage): Promise<void> {
+  if (stage.interrupted) return;
+  stage.interrupted = true;
+  narrator.endProgress();
+  narrator.note("Stopping everything that was started.");
+  await lowerCurtain(stage);
+  rmSync(stage.dataDir, { recursive: true, force: true });
+  process.exit(stage.done ? 0 : 130);
+}
+
 async function main(): Promise<number> {
   const dataDir = mkdtempSync(join(tmpdir(), "fastjoin-demo-"));
-  // Where the demo runs as root, PostgreSQL does not, and must be able to pass through.
+  // Where the demo runs as root PostgreSQL does not, and must be able to pass through.
   chmodSync(dataDir, 0o711);
-  const stage: Stage = { dataDir, open: [], logFile: undefined };
+  const stage: Stage = { dataDir, open: [], logFile: undefined, interrupted: false, done: false };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => {
-      void lowerCurtain(stage).finally(() => process.exit(flags.keep ? 0 : 130));
-    });
+    process.on(signal, () => void interrupt(stage));
   }
-  let fine = false;
   try {
-    fine = await play(stage);
+    stage.done = await play(stage);
+    if (flags.keep && stage.done) await linger(stage);
   } catch (error) {
+    // What fails because everything is being stopped is no news.
+    if (stage.interrupted) await new Promise(() => undefined);
     narrator.endProgress();
     narrator.bad(error instanceof Error ? error.message : String(error));
     if (stage.logFile !== undefined) narrator.note(`The end of Fastjoin's log:\n${lastLines(stage.logFile, 15)}`);
   }
   await lowerCurtain(stage);
-  if (fine) rmSync(dataDir, { recursive: true, force: true });
-  else narrator.note(`Data and log are kept in ${dataDir}`);
-  return fine ? 0 : 1;
+  if (!stage.done) {
+    narrator.note(`Data and log are kept in ${dataDir}`);
+    return 1;
+  }
+  rmSync(dataDir, { recursive: true, force: true });
+  return 0;
 }
 
 process.exitCode = await main();

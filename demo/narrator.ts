@@ -14,7 +14,7 @@ export interface Narrator {
 }
 
 const WIDTH = 92;
-const BAR = 36;
+const BAR = 30;
 
 function wrap(text: string): string {
   const lines: string[] = [];

@@ -31,10 +31,10 @@ const GIVE_UP_AFTER_MS = 180_000;
 const KILL_AT = 0.5;
 
 const PHASES: Readonly<Record<string, string>> = {
-  fetching: "fetching who is in the room",
-  authorising: "checking again what was accepted early",
+  fetching: "fetching the rest",
+  authorising: "checking again",
   waiting: "waiting to ask again",
-  finishing: "putting the full state in place",
+  finishing: "putting it in place",
 };
 
 interface Kill {
@@ -116,7 +116,9 @@ async function look(
 
 function captionOf(sight: Sight, all: number): string {
   const count = `${sight.known} of ${all} events`;
-  if (sight.killed !== undefined && sight.recoveredAt === undefined) return `${count}; no worker is at work`;
+  if (sight.killed !== undefined && sight.recoveredAt === undefined) {
+    return `${count}; ${sight.replaced ? "the new worker takes over" : "no worker is at work"}`;
+  }
   const phase = PHASES[sight.phase];
   return phase === undefined ? count : `${count}; ${phase}`;
 }
