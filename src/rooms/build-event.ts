@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { authTypesFor } from "../matrix/authorization/auth-types.ts";
 import { depthOf, type Event, type EventEdge, type Pdu } from "../matrix/event.ts";
-import { eventIdOf, referenceHash } from "../matrix/hashes.ts";
+import { referenceHash } from "../matrix/hashes.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../matrix/identifiers.ts";
 import { LosslessNumber, type JsonObject } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
-import { hashAndSignEvent, type SigningKey } from "../matrix/signatures.ts";
+import type { SigningKey } from "../matrix/signatures.ts";
 import { stateGet, type StateMap } from "../matrix/state.ts";
+import { signOwnEvent } from "./sign-own-event.ts";
 
 /** What its maker says of a new event; the rest follows from the room. */
 export interface EventDraft {
@@ -38,6 +39,7 @@ export function authEventIdsFor(draft: EventDraft, state: StateMap, rules: RoomV
  * A hashed and signed event at its place in the room.
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#pdus
+ * @throws MatrixError 400 M_BAD_JSON, 413 M_TOO_LARGE for what other servers would drop
  */
 export function buildEvent(
   draft: EventDraft,
@@ -57,8 +59,7 @@ export function buildEvent(
     origin: signer.serverName,
     origin_server_ts: place.now,
   };
-  const pdu = hashAndSignEvent(unsigned, signer.serverName, signer.signingKey, rules);
-  return { eventId: eventIdOf(pdu, rules), roomId: draft.roomId, pdu, rejected: false };
+  return signOwnEvent(unsigned, rules, signer);
 }
 
 function unplacedPdu(draft: EventDraft): Pdu {

@@ -1,13 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { Event, Pdu } from "../matrix/event.ts";
-import { eventIdOf, roomIdOfCreateEvent } from "../matrix/hashes.ts";
 import { isRoomAlias } from "../matrix/identifiers.ts";
 import type { RoomAlias, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import { rulesOf } from "../matrix/room-versions.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
-import { hashAndSignEvent } from "../matrix/signatures.ts";
 import { transaction } from "../storage/database.ts";
 import type { Connection } from "../storage/database.ts";
 import { loadEvents } from "../storage/events.ts";
@@ -23,6 +21,7 @@ import { createContentOf, initialRoomEvents } from "./initial-room-events.ts";
 import type { NewRoom } from "./initial-room-events.ts";
 import { inviteUser } from "./invite-user.ts";
 import { memberContentOf } from "./profiles.ts";
+import { signOwnEvent } from "./sign-own-event.ts";
 
 /**
  * Makes a room of any version with its first events, in one transaction; the invitations follow, as they may need
@@ -93,9 +92,7 @@ function buildCreateEvent(ctx: RoomsContext, sender: UserId, content: JsonObject
     origin: ctx.serverName,
     origin_server_ts: ctx.now(),
   };
-  const pdu = hashAndSignEvent(unsigned, ctx.serverName, ctx.signingKey, rules);
-  const roomId = rules.roomIdIsCreateEventHash ? roomIdOfCreateEvent(pdu, rules) : chosenRoomId;
-  return { eventId: eventIdOf(pdu, rules), roomId, pdu, rejected: false };
+  return signOwnEvent(unsigned, rules, ctx);
 }
 
 async function nextEvent(

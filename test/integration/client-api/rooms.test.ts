@@ -288,3 +288,20 @@ describe("messages", () => {
     }
   });
 });
+
+describe("an event that no room may hold", () => {
+  const refused: readonly (readonly [string, string, string, number, string])[] = [
+    ["a fraction", "send/m.room.message/a", '{"body":1.5}', 400, "M_BAD_JSON"],
+    ["an integer that JavaScript can't hold", "send/m.room.message/b", '{"n":9007199254740993}', 400, "M_BAD_JSON"],
+    ["a content that is no object", "send/m.room.message/c", "[]", 400, "M_BAD_JSON"],
+    ["too many bytes", "send/m.room.message/d", JSON.stringify({ body: "x".repeat(66_000) }), 413, "M_TOO_LARGE"],
+    ["a type that is too long", `send/${"t".repeat(256)}/e`, "{}", 413, "M_TOO_LARGE"],
+    ["a state key that is too long", `state/t/${"k".repeat(256)}`, "{}", 413, "M_TOO_LARGE"],
+    ["a NUL in its type", "send/a%00b/f", "{}", 400, "M_BAD_JSON"],
+    ["half a surrogate pair", "send/m.room.message/g", '{"body":"\\ud800"}', 400, "M_BAD_JSON"],
+  ];
+  it.each(refused)("is refused: %s", async (_what, path, body, status, errcode) => {
+    const roomId = await alice.createRoom();
+    expect(await alice.call("PUT", at(roomId, path), { body })).toMatchObject({ status, body: { errcode } });
+  });
+});
