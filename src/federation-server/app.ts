@@ -2,7 +2,7 @@ import express from "express";
 import type { Request, Response } from "express";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { RoomsContext } from "../rooms/context.ts";
-import { answerError, methodNotAllowed, sendJson, unrecognized } from "./answer-error.ts";
+import { answerError, methodNotAllowed, sendJson, sendLongJson, unrecognized } from "./answer-error.ts";
 import { authenticateRequest, readClaimedOrigin } from "./authenticate-request.ts";
 import { backfillEndpoints } from "./backfill.ts";
 import type { Endpoint, FederationRequest } from "./endpoint.ts";
@@ -13,6 +13,7 @@ import { joinEndpoints } from "./join.ts";
 import { knockEndpoints } from "./knock.ts";
 import { leaveEndpoints } from "./leave.ts";
 import { queryEndpoints } from "./query.ts";
+import { isLongJson } from "./long-json.ts";
 import { readBody } from "./read-body.ts";
 import { sendEndpoints } from "./send.ts";
 import { serverKeysEndpoints } from "./server-keys.ts";
@@ -74,7 +75,9 @@ async function answer(
   const decoded = federationRequest(request, body);
   await authenticateRequest(ctx, { method: request.method, uri: request.originalUrl, content: body }, claimed);
   noteAlive(ctx, claimed.origin);
-  sendJson(response, 200, await endpoint.handle(ctx, { ...decoded, origin: claimed.origin }));
+  const reply = await endpoint.handle(ctx, { ...decoded, origin: claimed.origin });
+  if (isLongJson(reply)) await sendLongJson(response, reply);
+  else sendJson(response, 200, reply);
 }
 
 /** A server that talks to us can be talked to: its back-off ends. The answer does not wait for that to be written. */

@@ -2,6 +2,7 @@ import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { ServerName } from "../matrix/identifiers.ts";
 import type { JsonValue } from "../matrix/json.ts";
 import type { RoomsContext } from "../rooms/context.ts";
+import type { LongJson } from "./long-json.ts";
 
 export type Method = "GET" | "POST" | "PUT";
 
@@ -34,7 +35,7 @@ export type Endpoint = Place &
       }
     | {
         readonly signed: true;
-        readonly handle: (ctx: RoomsContext, request: SignedRequest) => Promise<JsonValue>;
+        readonly handle: (ctx: RoomsContext, request: SignedRequest) => Promise<JsonValue | LongJson>;
       }
   );
 
@@ -59,7 +60,7 @@ export function openEndpoint(
 /** An endpoint for servers that sign their requests. */
 export function signedEndpoint(
   place: PlaceText,
-  handle: (ctx: RoomsContext, request: SignedRequest) => Promise<JsonValue>,
+  handle: (ctx: RoomsContext, request: SignedRequest) => Promise<JsonValue | LongJson>,
   maxBodyBytes: number = MAX_BODY_BYTES,
 ): Endpoint {
   return { ...placeOf(place, maxBodyBytes), signed: true, handle };

@@ -1,7 +1,7 @@
-import type { JsonObject } from "../matrix/json.ts";
 import { serveMakeJoin, serveSendJoin } from "../rooms/serve-join.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { behindStatus, longObject } from "./long-json.ts";
 import { eventIdOfPath, flagOfQuery, objectBody, roomIdOf, userIdOf } from "./request-parameters.ts";
 
 /** @see https://spec.matrix.org/v1.19/server-server-api/#joining-rooms */
@@ -26,8 +26,7 @@ export const joinEndpoints: readonly Endpoint[] = [
       pdu: objectBody(request),
       omitMembers: false,
     });
-    const answer: JsonObject = { origin: ctx.serverName, state, auth_chain: authChain, event };
-    return [200, answer];
+    return behindStatus(longObject({ origin: ctx.serverName, event, state, auth_chain: authChain }));
   }),
 
   signedEndpoint("PUT /_matrix/federation/v2/send_join/:roomId/:eventId", async (ctx, request) => {
@@ -38,13 +37,13 @@ export const joinEndpoints: readonly Endpoint[] = [
       pdu: objectBody(request),
       omitMembers: flagOfQuery(request, "omit_members"),
     });
-    return {
+    return longObject({
       origin: ctx.serverName,
       members_omitted: joined.membersOmitted,
       ...(joined.membersOmitted ? { servers_in_room: joined.serversInRoom } : {}),
       event: joined.event,
       state: joined.state,
       auth_chain: joined.authChain,
-    };
+    });
   }),
 ];

@@ -1,6 +1,7 @@
 import { serveEventAuth, serveState, serveStateIds } from "../rooms/serve-state.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint, SignedRequest } from "./endpoint.ts";
+import { longObject } from "./long-json.ts";
 import { eventIdOfPath, eventIdOfQuery, roomIdOf } from "./request-parameters.ts";
 
 function stateQuestion(request: SignedRequest): Parameters<typeof serveState>[1] {
@@ -11,7 +12,7 @@ function stateQuestion(request: SignedRequest): Parameters<typeof serveState>[1]
 export const stateEndpoints: readonly Endpoint[] = [
   signedEndpoint("GET /_matrix/federation/v1/state/:roomId", async (ctx, request) => {
     const { state, authChain } = await serveState(ctx, stateQuestion(request));
-    return { pdus: state, auth_chain: authChain };
+    return longObject({ pdus: state, auth_chain: authChain });
   }),
 
   signedEndpoint("GET /_matrix/federation/v1/state_ids/:roomId", async (ctx, request) => {
@@ -21,6 +22,6 @@ export const stateEndpoints: readonly Endpoint[] = [
 
   signedEndpoint("GET /_matrix/federation/v1/event_auth/:roomId/:eventId", async (ctx, request) => {
     const question = { origin: request.origin, roomId: roomIdOf(request), eventId: eventIdOfPath(request) };
-    return { auth_chain: await serveEventAuth(ctx, question) };
+    return longObject({ auth_chain: await serveEventAuth(ctx, question) });
   }),
 ];

@@ -9,6 +9,7 @@ import { members, type Membership } from "../storage/memberships.ts";
 import { partialEventIds } from "../storage/partial-state.ts";
 import { loadState, lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import type { RoomsContext } from "./context.ts";
+import { redactedForms } from "./serve-pdus.ts";
 import { isOurs, type ServedRoom } from "./served-room.ts";
 
 /**
@@ -16,7 +17,7 @@ import { isOurs, type ServedRoom } from "./served-room.ts";
  * redacted form: its place in the graph is no secret, and its hashes and signatures still hold.
  *
  * An event whose past we know only in part can't be judged: it is left out, unless it is ours. A rejected event is
- * left out always.
+ * left out always, and one to which a redaction applies is given redacted.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
  */
@@ -31,13 +32,15 @@ export async function pdusVisibleTo(
     events.map((event) => event.eventId),
   );
   const judge = visibilityJudge(ctx, room, server);
+  const redacted = await redactedForms(ctx, room.rules, events);
   const pdus: Pdu[] = [];
   for (const event of events) {
     if (event.rejection !== null) continue;
+    const pdu = redacted.get(event.eventId) ?? event.pdu;
     if (partial.has(event.eventId)) {
-      if (isOurs(ctx, event)) pdus.push(event.pdu);
+      if (isOurs(ctx, event)) pdus.push(pdu);
     } else {
-      pdus.push((await judge(event)) ? event.pdu : redact(event.pdu, room.rules));
+      pdus.push((await judge(event)) ? pdu : redact(event.pdu, room.rules));
     }
   }
   return pdus;

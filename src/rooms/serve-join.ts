@@ -4,6 +4,7 @@ import type { Event, Pdu } from "../matrix/event.ts";
 import { isUserId, serverNameOf } from "../matrix/identifiers.ts";
 import type { EventId, ServerName, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
+import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { signEvent } from "../matrix/signatures.ts";
 import { splitStateKey, stateEntries, stateGet } from "../matrix/state.ts";
 import type { StateMap } from "../matrix/state.ts";
@@ -19,7 +20,7 @@ import {
   readSentMembership,
   type SentMembership,
 } from "./serve-membership.ts";
-import { loadPdus } from "./serve-state.ts";
+import { pduTexts, type PduTexts } from "./serve-pdus.ts";
 import { requireUserOf, residentRoom, type RoomQuestion, type ServedRoom } from "./served-room.ts";
 
 export interface MakeJoinQuestion extends RoomQuestion {
@@ -65,8 +66,8 @@ export interface JoinedRoom {
   /** As it went into the room: with our signature, where one of our users vouches for the join. */
   readonly event: Pdu;
   /** Before the join. */
-  readonly state: readonly Pdu[];
-  readonly authChain: readonly Pdu[];
+  readonly state: PduTexts;
+  readonly authChain: PduTexts;
   /** Some members were left out of `state`. */
   readonly membersOmitted: boolean;
   /** Servers with joined members before the join. */
@@ -84,7 +85,7 @@ export async function serveSendJoin(ctx: RoomsContext, sent: SentJoin): Promise<
   const event = await vouchFor(ctx, room, readSentMembership(room, sent, "join"));
   const serversInRoom = await joinedServers(ctx.database.pool, room.roomId);
   const stored = await acceptSentMembership(ctx, room, { event, origin: sent.origin });
-  return { ...(await stateForJoiner(ctx, stored, sent.omitMembers)), event: stored.pdu, serversInRoom };
+  return { ...(await stateForJoiner(ctx, room.rules, stored, sent.omitMembers)), event: stored.pdu, serversInRoom };
 }
 
 /** Signs a join that one of our users vouches for, if the reason to do so still holds. */
@@ -98,6 +99,7 @@ async function vouchFor(ctx: RoomsContext, room: ServedRoom, event: Event): Prom
 
 async function stateForJoiner(
   ctx: RoomsContext,
+  rules: RoomVersionRules,
   join: StoredEvent,
   omitMembers: boolean,
 ): Promise<Pick<JoinedRoom, "state" | "authChain" | "membersOmitted">> {
@@ -108,9 +110,10 @@ async function stateForJoiner(
   // Who leaves members out wants a small answer; others may take the auth chain for complete.
   const inState = new Set(omitMembers ? stateIds : []);
   return {
-    state: await loadPdus(ctx, stateIds),
-    authChain: await loadPdus(
+    state: pduTexts(ctx, rules, stateIds),
+    authChain: pduTexts(
       ctx,
+      rules,
       chain.filter((id) => !inState.has(id)),
     ),
     membersOmitted: stateIds.length < before.size,

@@ -3,6 +3,7 @@ import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { Pdu } from "../matrix/event.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
+import { loadEvents } from "../storage/events.ts";
 import { lookUpManyInSnapshot } from "../storage/state-snapshots.ts";
 import type { RoomsContext } from "./context.ts";
 import { requireVersion } from "./serve-join.ts";
@@ -12,7 +13,6 @@ import {
   readSentMembership,
   type SentMembership,
 } from "./serve-membership.ts";
-import { loadPdus } from "./serve-state.ts";
 import { requireUserOf, residentRoom, type RoomQuestion, type ServedRoom } from "./served-room.ts";
 
 /**
@@ -58,7 +58,8 @@ export async function serveSendKnock(ctx: RoomsContext, sent: SentMembership): P
   await acceptSentMembership(ctx, room, { event, origin: sent.origin });
   const keys = SHOWN_TO_KNOCKERS.map((type) => [type, ""] as const);
   const ids = await lookUpManyInSnapshot(ctx.database.pool, room.snapshotId, keys);
-  return await loadPdus(ctx, [...ids.values()]);
+  const events = await loadEvents(ctx.database.pool, [...ids.values()]);
+  return [...events.values()].map(({ pdu }) => pdu);
 }
 
 function requireKnocking(room: ServedRoom): void {

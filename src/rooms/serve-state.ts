@@ -1,10 +1,11 @@
-import type { Pdu } from "../matrix/event.ts";
 import type { EventId } from "../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { stateEntries } from "../matrix/state.ts";
 import { authChainIds } from "../storage/auth-chains.ts";
-import { loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
+import { loadEvent, type StoredEvent } from "../storage/events.ts";
 import { loadState } from "../storage/state-snapshots.ts";
 import type { RoomsContext } from "./context.ts";
+import { pduTexts, type PduTexts } from "./serve-pdus.ts";
 import {
   eventNotFound,
   isOurs,
@@ -19,10 +20,15 @@ export interface StateQuestion extends RoomQuestion {
   readonly eventId: EventId;
 }
 
-export interface StateAnswer<T> {
-  readonly state: readonly T[];
+export interface StateIds {
+  readonly state: readonly EventId[];
   /** The auth chain of the state; an event of the state that authorises another is in both. */
-  readonly authChain: readonly T[];
+  readonly authChain: readonly EventId[];
+}
+
+export interface StateTexts {
+  readonly state: PduTexts;
+  readonly authChain: PduTexts;
 }
 
 /**
@@ -31,20 +37,28 @@ export interface StateAnswer<T> {
  * @throws MatrixError 404 M_NOT_FOUND for an event that we don't have, refused or know only as part of a state;
  *   403 for a server that is not in the room, or while our state of it is partial
  */
-export async function serveStateIds(ctx: RoomsContext, question: StateQuestion): Promise<StateAnswer<EventId>> {
+export async function serveStateIds(ctx: RoomsContext, question: StateQuestion): Promise<StateIds> {
+  const { state, authChain } = await stateIds(ctx, question);
+  return { state, authChain };
+}
+
+async function stateIds(
+  ctx: RoomsContext,
+  question: StateQuestion,
+): Promise<StateIds & { readonly rules: RoomVersionRules }> {
   const room = await roomServedTo(ctx, question);
   if (room.partial) throw unableDueToPartialState(room.roomId);
   await requireServerInRoom(ctx, room, question.origin);
   const event = await acceptedEvent(ctx, question);
   if (event.outlier || event.stateBefore === null) throw eventNotFound(question.eventId);
   const state = eventIdsOf(await loadState(ctx.database, event.stateBefore));
-  return { state, authChain: await authChainIds(ctx.database.pool, state) };
+  return { rules: room.rules, state, authChain: await authChainIds(ctx.database.pool, state) };
 }
 
 /** The same with the events themselves. */
-export async function serveState(ctx: RoomsContext, question: StateQuestion): Promise<StateAnswer<Pdu>> {
-  const { state, authChain } = await serveStateIds(ctx, question);
-  return { state: await loadPdus(ctx, state), authChain: await loadPdus(ctx, authChain) };
+export async function serveState(ctx: RoomsContext, question: StateQuestion): Promise<StateTexts> {
+  const { rules, state, authChain } = await stateIds(ctx, question);
+  return { state: pduTexts(ctx, rules, state), authChain: pduTexts(ctx, rules, authChain) };
 }
 
 /**
@@ -53,14 +67,14 @@ export async function serveState(ctx: RoomsContext, question: StateQuestion): Pr
  *
  * @throws MatrixError 404 M_NOT_FOUND, 403
  */
-export async function serveEventAuth(ctx: RoomsContext, question: StateQuestion): Promise<readonly Pdu[]> {
+export async function serveEventAuth(ctx: RoomsContext, question: StateQuestion): Promise<PduTexts> {
   const room = await roomServedTo(ctx, question);
   const event = await loadEvent(ctx.database.pool, question.eventId);
   const servable = event !== undefined && event.rejection === null && event.roomId === question.roomId;
   if (room.partial && !(servable && isOurs(ctx, event))) throw unableDueToPartialState(room.roomId);
   await requireServerInRoom(ctx, room, question.origin);
   if (!servable) throw eventNotFound(question.eventId);
-  return await loadPdus(ctx, await authChainIds(ctx.database.pool, [event.eventId]));
+  return pduTexts(ctx, room.rules, await authChainIds(ctx.database.pool, [event.eventId]));
 }
 
 async function acceptedEvent(ctx: RoomsContext, { roomId, eventId }: StateQuestion): Promise<StoredEvent> {
@@ -71,21 +85,4 @@ async function acceptedEvent(ctx: RoomsContext, { roomId, eventId }: StateQuesti
 
 function eventIdsOf(state: Parameters<typeof stateEntries>[0]): readonly EventId[] {
   return Array.from(stateEntries(state), ([, eventId]) => eventId);
-}
-
-/** So many events are read at a time that neither the database nor the event loop is held up for long. */
-const EVENTS_A_READ = 2_000;
-
-/** Those of the events that are stored, in the order of the ids. */
-export async function loadPdus(ctx: RoomsContext, ids: readonly EventId[]): Promise<readonly Pdu[]> {
-  const pdus: Pdu[] = [];
-  for (let start = 0; start < ids.length; start += EVENTS_A_READ) {
-    const slice = ids.slice(start, start + EVENTS_A_READ);
-    const events = await loadEvents(ctx.database.pool, slice);
-    for (const id of slice) {
-      const event = events.get(id);
-      if (event !== undefined) pdus.push(event.pdu);
-    }
-  }
-  return pdus;
 }

@@ -183,6 +183,26 @@ describe("history visibility", () => {
   });
 });
 
+describe("a redacted event", () => {
+  it("is served in its redacted form, wherever it is served", async () => {
+    const roomId = await aRoom(ctx);
+    await join(them, roomId, BOB);
+    const message = await say(roomId, "Regretted");
+    const topic = await state(roomId, "m.room.topic", { topic: "Regretted" });
+    for (const redacts of [message, topic]) {
+      await createEvent(ctx, { roomId, sender: ALICE, type: "m.room.redaction", content: { redacts } });
+    }
+    const last = await say(roomId, "Last");
+    const walked = pdusOf(await backfill(them, roomId, last));
+    expect(idsOf(walked)).toEqual(expect.arrayContaining([message, topic]));
+    const full = pdusOf(await ask(them, `state/${roomId}?event_id=${last}`));
+    expect(idsOf(full)).toContain(topic);
+    for (const answer of [walked, full, pdusOf(await ask(them, `event/${message}`))]) {
+      expect(JSON.stringify(answer)).not.toContain("Regretted");
+    }
+  });
+});
+
 describe("state and state_ids", () => {
   it("tell the state before an event, and its auth chain", async () => {
     const roomId = await aRoom(ctx);
