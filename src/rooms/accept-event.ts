@@ -4,7 +4,7 @@ import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { rulesOf } from "../matrix/room-versions.ts";
 import { transaction, type Connection } from "../storage/database.ts";
 import { hasAcceptedChild } from "../storage/event-children.ts";
-import { insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
+import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../storage/events.ts";
 import { joinedServers } from "../storage/memberships.ts";
 import { addToOutbox } from "../storage/outbox.ts";
 import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
@@ -153,7 +153,7 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
   const told = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
     const prev = known.get(id);
-    return prev === undefined || prev.outlier ? [] : [prev];
+    return hasState(prev) ? [prev] : [];
   });
   const placed = new Set(prevEvents.map((prev) => prev.eventId));
   const given = foreign.filter((one) => !placed.has(one.eventId));

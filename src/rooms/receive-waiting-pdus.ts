@@ -4,7 +4,7 @@ import { parsePdu } from "../matrix/event-format.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { serverNameOf } from "../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
-import { loadEvents } from "../storage/events.ts";
+import { hasState, loadEvents } from "../storage/events.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import { roomRules } from "../storage/rooms.ts";
 import {
@@ -99,7 +99,7 @@ async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu): Promise<v
 async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
   const ids = prevEventIds(event.pdu);
   const known = await loadEvents(ctx.database.pool, ids);
-  return ids.filter((id) => known.get(id)?.outlier !== false);
+  return ids.filter((id) => !hasState(known.get(id)));
 }
 
 function serverOf(event: Event): ServerName {

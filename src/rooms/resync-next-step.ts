@@ -1,11 +1,11 @@
 import { prevEventIds } from "../matrix/event.ts";
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { transaction, type Connection } from "../storage/database.ts";
-import { loadEvents, whichExist } from "../storage/events.ts";
+import { hasState, loadEvents, whichExist } from "../storage/events.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import {
   countPartialEvents,
-  deletePartialEvents,
+  abandonPartialEvents,
   deletePartialRoom,
   lockPartialRoom,
   nextRepairableEvents,
@@ -65,7 +65,7 @@ async function missingStates(
   const missing: EventId[] = [];
   for (const id of wanted) {
     const prev = prevEvents.get(id);
-    if (prev !== undefined && !prev.outlier) continue;
+    if (hasState(prev)) continue;
     if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.push(id);
   }
   return missing;
@@ -88,7 +88,7 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
     const partial = await nextRepairableEvents(tx, target.roomId, BATCH);
     return { kind: "repair", eventIds: partial, partialEvents: partial.length };
   }
-  await deletePartialEvents(tx, target.roomId);
+  await abandonPartialEvents(tx, target.roomId);
   await deletePartialRoom(tx, target.roomId);
   await deleteResyncControl(tx, target.roomId);
   return { kind: "left" };

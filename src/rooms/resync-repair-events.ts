@@ -2,7 +2,7 @@ import { prevEventIds, type Event } from "../matrix/event.ts";
 import type { EventId } from "../matrix/identifiers.ts";
 import { rulesOf } from "../matrix/room-versions.ts";
 import { transaction, type Connection } from "../storage/database.ts";
-import { loadEvent, loadEvents, updateEventState, type StoredEvent } from "../storage/events.ts";
+import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../storage/events.ts";
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../storage/partial-state.ts";
 import { lockRoom } from "../storage/rooms.ts";
 import { appendUnPartialStatedEvent, takeStreamPositions } from "../storage/streams.ts";
@@ -84,7 +84,7 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   if ((await partialEventIds(tx, prevIds)).size > 0) return undefined;
 
   const known = await loadEvents(tx, prevIds);
-  const placed = [...known.values()].filter((prev) => !prev.outlier);
+  const placed = [...known.values()].filter(hasState);
   const placedIds = new Set(placed.map((prev) => prev.eventId));
   const foreign = [];
   for (const id of prevIds) if (!placedIds.has(id)) foreign.push(await foreignStateAfter(source, id));

@@ -6,7 +6,7 @@ import { insertOutliers, insertTimelineEvent } from "../storage/events.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import {
   addPartialRoomServers,
-  deletePartialEvents,
+  abandonPartialEvents,
   deletePartialRoom,
   insertPartialRoom,
   markPartial,
@@ -102,7 +102,7 @@ async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer,
 
 /** What an earlier, abandoned join left partial stays so in the past; the new join begins afresh. */
 async function forgetOlderJoin(tx: Connection, roomId: StateSource["roomId"]): Promise<void> {
-  await deletePartialEvents(tx, roomId);
+  await abandonPartialEvents(tx, roomId);
   await deletePartialRoom(tx, roomId);
   await deleteResyncControl(tx, roomId);
 }

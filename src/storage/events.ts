@@ -26,6 +26,11 @@ export interface StoredEvent extends Event {
   readonly stateAfter: bigint | null;
 }
 
+/** Whether the state after an event is known here: not of outliers, of history, nor of what was abandoned partial. */
+export function hasState(event: StoredEvent | undefined): event is StoredEvent & { readonly stateAfter: bigint } {
+  return event !== undefined && !event.outlier && event.stateAfter !== null;
+}
+
 export interface OutlierToStore {
   readonly event: Event;
   readonly rejection: string | null;

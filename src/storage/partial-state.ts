@@ -131,9 +131,18 @@ export async function deletePartialEvent(tx: Connection, eventId: EventId): Prom
   return (await execute(tx, `DELETE FROM partial_state_events WHERE event_id = $1`, [eventId])) === 1;
 }
 
-/** All of the room's, when it is left. */
-export async function deletePartialEvents(tx: Connection, roomId: RoomId): Promise<number> {
-  return execute(tx, `DELETE FROM partial_state_events WHERE room_id = $1`, [roomId]);
+/**
+ * Gives up on the full state of the room's partial events, when it is left. They stay in the timeline without a state:
+ * after a re-join, what they had must not pass for the full state.
+ */
+export async function abandonPartialEvents(tx: Connection, roomId: RoomId): Promise<number> {
+  return execute(
+    tx,
+    `WITH abandoned AS (DELETE FROM partial_state_events WHERE room_id = $1 RETURNING event_id)
+     UPDATE events SET state_before = NULL, state_after = NULL FROM abandoned
+     WHERE events.event_id = abandoned.event_id`,
+    [roomId],
+  );
 }
 
 /**
