@@ -19,6 +19,7 @@ const UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('fastjoin outbox ' ||
  */
 export function openDestinationLocks(database: Database): DestinationLocks {
   let session: Promise<pg.Client> | undefined;
+  let turn: Promise<unknown> = Promise.resolve();
 
   async function connect(): Promise<pg.Client> {
     const client = new pg.Client({
@@ -41,15 +42,22 @@ export function openDestinationLocks(database: Database): DestinationLocks {
     }
   }
 
+  /** One statement at a time: a connection has no more to give. */
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = turn.then(work);
+    turn = done.catch(() => undefined);
+    return done;
+  }
+
   return {
     async tryLock(server) {
       session ??= connect();
       const client = await session;
-      const { rows } = await client.query<{ locked: boolean }>(LOCK, [server]);
+      const { rows } = await inTurn(() => client.query<{ locked: boolean }>(LOCK, [server]));
       if (rows[0]?.locked !== true) return undefined;
       return async () => {
         // A connection that does not answer is ended, and its locks with it.
-        await client.query(UNLOCK, [server]).catch(() => client.end());
+        await inTurn(() => client.query(UNLOCK, [server])).catch(() => client.end());
       };
     },
     async close() {
