@@ -21,12 +21,22 @@ export async function writeHomeserverConfig(config: HomeserverConfig): Promise<s
   await Promise.all([
     writeFile(file("tls.crt"), certificate.cert),
     writeFile(file("tls.key"), certificate.private, { mode: 0o600 }),
-    writeFile(file("signing.key"), `ed25519 a_test ${unpaddedBase64(randomBytes(32))}\n`, { mode: 0o600 }),
+    writeSigningKey(file("signing.key")),
     writeFile(file("log.yaml"), JSON.stringify(loggingTo(file("homeserver.log")))),
     // JSON is YAML too.
     writeFile(file("homeserver.yaml"), JSON.stringify(settings(config, file), undefined, 2), { mode: 0o600 }),
   ]);
   return file("homeserver.yaml");
+}
+
+/** A Synapse that is started again on its data must sign as before: others have cached its key. */
+async function writeSigningKey(path: string): Promise<void> {
+  const text = `ed25519 a_test ${unpaddedBase64(randomBytes(32))}\n`;
+  try {
+    await writeFile(path, text, { mode: 0o600, flag: "wx" });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
 }
 
 function unpaddedBase64(bytes: Buffer): string {

@@ -31,11 +31,12 @@ export interface Synapse {
   stop(): Promise<void>;
 }
 
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 10_000;
 
 /**
- * Installs Synapse if need be, starts it on loopback, and waits until it answers. It dies with this process.
+ * Installs Synapse if need be, starts it on loopback, and waits until it answers. It dies with this process. With the
+ * data directory and port of one that was stopped, it goes on as that server.
  *
  * @throws with the end of its log if it does not come up.
  */
