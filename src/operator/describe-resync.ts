@@ -28,10 +28,17 @@ function describeProgress(progress: ResyncProgress): string {
   return `${phase}; ${counted(partialEvents, "partial event")}, ${counted(idsLeft, "state event")} still to fetch`;
 }
 
+function describeWithoutWorker({ note = "", lastKnown }: WorkflowStanding & { readonly state: "running" }): string {
+  const last = lastKnown
+    ? `; last known: ${lastKnown.phase}, ${counted(lastKnown.partialEvents, "partial event")}`
+    : "";
+  return `running, but ${note}${last}`;
+}
+
 function describeWorkflow(workflow: WorkflowStanding): string {
   switch (workflow.state) {
     case "running":
-      return workflow.progress ? describeProgress(workflow.progress) : `running; ${workflow.note ?? ""}`;
+      return workflow.progress ? describeProgress(workflow.progress) : describeWithoutWorker(workflow);
     case "closed":
       return `the workflow has ended (${workflow.status}); the reconciler or a retry starts it again`;
     case "none":

@@ -1,4 +1,5 @@
 import { isGrpcServiceError, WorkflowNotFoundError, type Client, type WorkflowHandle } from "@temporalio/client";
+import { z } from "zod";
 import {
   preferServerSignal,
   progressQuery,
@@ -19,15 +20,24 @@ export interface WorkflowAccess {
   within<T>(work: () => Promise<T>): Promise<T>;
 }
 
+const lastKnownSchema = z.object({
+  phase: z.enum(["fetching", "authorising", "waiting", "finishing"]),
+  partialEvents: z.number(),
+});
+
+/** What a running resync keeps in its memo. */
+export type LastKnown = z.infer<typeof lastKnownSchema>;
+
 /** What Temporal knows of a room's resync. */
 export type WorkflowStanding =
   | {
       readonly state: "running";
       readonly runId: string;
       readonly progress?: ResyncProgress;
-      /** Why there is no progress, in words, and what the workflow last wrote into its memo. */
+      /** Why there is no progress, in words. */
       readonly note?: string;
-      readonly memo?: Readonly<Record<string, unknown>>;
+      /** Where there is no progress: what the workflow last told Temporal, which keeps it. */
+      readonly lastKnown?: LastKnown;
     }
   | { readonly state: "closed"; readonly runId: string; readonly status: string; readonly closedAt?: number }
   | { readonly state: "none" }
@@ -58,7 +68,10 @@ async function runningStanding(handle: WorkflowHandle, access: WorkflowAccess): 
   try {
     return { state: "running", runId, progress: await access.within(() => handle.query(progressQuery)) };
   } catch (error) {
-    return { state: "running", runId, note: `no worker tells its progress: ${inWords(error)}`, memo: memo ?? {} };
+    const note = `no worker tells its progress: ${inWords(error)}`;
+    // Nothing yet, if no worker has ever seen the workflow.
+    const lastKnown = lastKnownSchema.safeParse(memo).data;
+    return { state: "running", runId, note, ...(lastKnown && { lastKnown }) };
   }
 }
 

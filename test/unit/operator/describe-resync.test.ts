@@ -71,7 +71,15 @@ describe("describeResync", () => {
   });
 
   it.each<[WorkflowStanding, string]>([
-    [{ state: "running", runId: "run", note: "no worker tells its progress: timed out" }, "no worker tells"],
+    [
+      {
+        state: "running",
+        runId: "run",
+        note: "no worker tells its progress: timed out",
+        lastKnown: { phase: "waiting", partialEvents: 1 },
+      },
+      "running, but no worker tells its progress: timed out; last known: waiting, 1 partial event",
+    ],
     [{ state: "none" }, "no workflow"],
     [{ state: "unknown", note: "Temporal does not answer: refused" }, "Temporal does not answer: refused"],
   ])("tells what is in the way of progress: %j", (workflow, words) => {
