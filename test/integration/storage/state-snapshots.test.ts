@@ -93,6 +93,16 @@ describe("storeSnapshot", () => {
     expect(await lookUpInSnapshot(database.pool, empty, "m.room.create", "")).toBeUndefined();
   });
 
+  it("keeps no row for a key that is taken away, where nothing is left below to take it from", async () => {
+    const roomId = await aStoredRoom(database);
+    const parent = await store(roomId, null, memberChanges(0, 1));
+    const gone = new Map<StateKey, EventId | null>([...memberChanges(0, 2).keys()].map((key) => [key, null]));
+    const before = await countRows();
+    const id = await store(roomId, parent, gone);
+    expect(await chainOf(id)).toEqual([0]);
+    expect(await countRows()).toBe(before);
+  });
+
   it("equals a plain map whatever is changed and taken away, from any earlier snapshot", async () => {
     const roomId = await aStoredRoom(database);
     const key = fc.constantFrom(
