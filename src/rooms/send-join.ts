@@ -7,7 +7,7 @@ import { isJsonObject, type JsonObject } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { transaction } from "../storage/database.ts";
 import { insertOutliers } from "../storage/events.ts";
-import { insertRoom } from "../storage/rooms.ts";
+import { insertOrCorrectRoom } from "../storage/rooms.ts";
 import type { AuthorizedOutlier } from "./authorize-outliers.ts";
 import { completeTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
@@ -114,7 +114,7 @@ async function storeEarly(
   chunk: readonly AuthorizedOutlier[],
 ): Promise<void> {
   await transaction(ctx.database, async (tx) => {
-    await insertRoom(tx, { roomId, roomVersion: rules.version });
+    await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
     await insertOutliers(tx, chunk);
   });
 }

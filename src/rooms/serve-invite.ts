@@ -12,7 +12,7 @@ import { transaction } from "../storage/database.ts";
 import { insertOutliers } from "../storage/events.ts";
 import { storeInviteRoomState } from "../storage/invites.ts";
 import { membershipOf } from "../storage/memberships.ts";
-import { insertRoom, loadRoom, type RoomRow } from "../storage/rooms.ts";
+import { insertOrCorrectRoom, loadRoom, type RoomRow } from "../storage/rooms.ts";
 import { appendLocalMembership, takeStreamPositions } from "../storage/streams.ts";
 import type { RoomsContext } from "./context.ts";
 import { isServerAllowedInState } from "./server-acl.ts";
@@ -101,7 +101,7 @@ interface AcceptedInvite {
 async function storeInvite(ctx: RoomsContext, invite: AcceptedInvite): Promise<void> {
   const { event, invited, rules } = invite;
   await transaction(ctx.database, async (tx) => {
-    await insertRoom(tx, { roomId: event.roomId, roomVersion: rules.version });
+    await insertOrCorrectRoom(tx, { roomId: event.roomId, roomVersion: rules.version });
     // A repeated request finds the event stored, and tells the user nothing new.
     if ((await insertOutliers(tx, [{ event, rejection: null }])) === 0) return;
     await storeInviteRoomState(tx, event.eventId, strippedState(invite.inviteRoomState));

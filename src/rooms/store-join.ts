@@ -13,7 +13,7 @@ import {
   partialRoom,
 } from "../storage/partial-state.ts";
 import { deleteResyncControl } from "../storage/resync-control.ts";
-import { insertRoom, lockRoom, setForwardExtremities } from "../storage/rooms.ts";
+import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../storage/rooms.ts";
 import { loadStateEntries } from "../storage/state-entries.ts";
 import { currentStreamPosition, takeStreamPositions } from "../storage/streams.ts";
 import { acceptEventWithin } from "./accept-event.ts";
@@ -39,7 +39,7 @@ export type JoinStored =
 export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinStored> {
   return await transaction(ctx.database, async (tx) => {
     const { roomId } = answer.join;
-    await insertRoom(tx, { roomId, roomVersion: answer.rules.version });
+    await insertOrCorrectRoom(tx, { roomId, roomVersion: answer.rules.version });
     await lockRoom(tx, roomId);
     // The join too: the current state names it before its place in the timeline is known.
     await insertOutliers(tx, [...answer.outliers, { event: answer.join, rejection: null }]);

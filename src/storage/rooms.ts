@@ -41,6 +41,22 @@ export async function insertRoom(
   return written === 1;
 }
 
+/**
+ * The same for who knows the version better than who noted it last: as long as we have no state of the room, all that
+ * stands there may be what some server's invitation claimed.
+ */
+export async function insertOrCorrectRoom(
+  tx: Connection,
+  room: { readonly roomId: RoomId; readonly roomVersion: RoomVersion },
+): Promise<void> {
+  await execute(
+    tx,
+    `INSERT INTO rooms (room_id, room_version) VALUES ($1, $2)
+     ON CONFLICT (room_id) DO UPDATE SET room_version = EXCLUDED.room_version WHERE rooms.current_snapshot_id IS NULL`,
+    [room.roomId, room.roomVersion],
+  );
+}
+
 /** The rules of the room's version; undefined for a room that we don't know. */
 export async function roomRules(c: Connection, roomId: RoomId): Promise<RoomVersionRules | undefined> {
   const row = await queryRow<{ version: string }>(c, `SELECT room_version AS version FROM rooms WHERE room_id = $1`, [

@@ -10,6 +10,7 @@ import { createEvent } from "../../../src/rooms/create-event.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { loadInviteRoomStates } from "../../../src/storage/invites.ts";
 import { membershipOf } from "../../../src/storage/memberships.ts";
+import { roomRules } from "../../../src/storage/rooms.ts";
 import { currentStreamPosition, localMembershipChanges } from "../../../src/storage/streams.ts";
 import { rulesFor } from "../../support/a-pdu.ts";
 import { ALICE, aRoom } from "../../support/a-room.ts";
@@ -209,6 +210,15 @@ describe("invite", () => {
     expect(body).toEqual([200, { event: expect.objectContaining({ type: "m.room.member" }) }]);
     const shown = await loadInviteRoomStates(ctx.database.pool, [event.eventId]);
     expect(shown.get(event.eventId)).toEqual([NAME]);
+  });
+
+  it("does not settle the room's version, which it may lie about", async () => {
+    const { pool } = ctx.database;
+    const room_id: RoomId = "!lie:them.example";
+    await sendInvite(anInvite("9", { room_id }), "9");
+    expect((await roomRules(pool, room_id))?.version).toBe("9");
+    await sendInvite(anInvite("11", { room_id }), "11");
+    expect((await roomRules(pool, room_id))?.version).toBe("11");
   });
 
   it("is refused in a room version that we don't know", async () => {
