@@ -87,7 +87,7 @@ export type Trouble = TroubleKind & {
   /** All endpoints but the keys' when left out. */
   readonly at?: Endpoint | readonly Endpoint[];
   /** Only for requests of this event: the path's, or `event_id`. */
-  readonly eventId?: EventId;
+  readonly forEvent?: EventId;
   /** Only the first requests that it meets. */
   readonly times?: number;
   /** Only until then, in milliseconds since the epoch. */
@@ -126,7 +126,7 @@ const KEY_ENDPOINTS: readonly Endpoint[] = ["server_keys", "query_keys"];
 
 function meets(trouble: Trouble, endpoint: Endpoint, eventId: EventId | undefined): boolean {
   if (trouble.until !== undefined && Date.now() >= trouble.until) return false;
-  if (trouble.eventId !== undefined && trouble.eventId !== eventId) return false;
+  if (trouble.forEvent !== undefined && trouble.forEvent !== eventId) return false;
   if (trouble.at === undefined) return trouble.kind === "no-keys" || !KEY_ENDPOINTS.includes(endpoint);
   return typeof trouble.at === "string" ? trouble.at === endpoint : trouble.at.includes(endpoint);
 }

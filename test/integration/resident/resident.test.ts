@@ -2,25 +2,24 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { paths } from "../../../src/federation-api/endpoints.ts";
 import type { Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
-import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
-import { isJsonObject } from "../../../src/matrix/json.ts";
+import type { EventId } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
 import { ROOM_VERSIONS } from "../../../src/matrix/room-versions.ts";
 import { hashAndSignEvent } from "../../../src/matrix/signatures.ts";
 import { memberId } from "../../resident/generate-room.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { callServer } from "../../resident/outbound.ts";
+import { listOf, objectOf, startJoiningServer } from "../../resident/joining-server.ts";
+import type { JoinAnswer, JoiningServer } from "../../resident/joining-server.ts";
 import type { Reply } from "../../resident/outbound.ts";
 import { startResident } from "../../resident/resident.ts";
 import type { Resident } from "../../resident/resident.ts";
 
 let resident: Resident;
-/** Another server, played by the first front of a second resident: it answers its keys and takes transactions. */
-let joiner: Resident;
+let joiner: JoiningServer;
 
 beforeAll(async () => {
   resident = await startResident({ fronts: 2 });
-  joiner = await startResident();
+  joiner = await startJoiningServer();
 });
 afterAll(async () => {
   await resident.close();
@@ -31,53 +30,11 @@ beforeEach(() => {
 });
 
 async function ask(uri: string, method: "GET" | "PUT" | "POST" = "GET", content?: JsonValue): Promise<Reply> {
-  return await callServer(joiner.world, {
-    origin: joiner.serverName,
-    destination: resident.serverName,
-    method,
-    uri,
-    ...(content === undefined ? {} : { content }),
-  });
+  return await joiner.ask(resident.serverName, uri, method === "GET" ? undefined : { method, content: content ?? {} });
 }
 
-function objectOf(reply: Reply): JsonObject {
-  if (!isJsonObject(reply.body)) throw new Error(`no object: ${JSON.stringify(reply)}`);
-  return reply.body;
-}
-
-function listOf(body: JsonObject, name: string): readonly JsonValue[] {
-  const list = body[name];
-  return Array.isArray(list) ? (list as readonly JsonValue[]) : [];
-}
-
-function nextUser(): UserId {
-  return `@joiner-${Math.random().toString(36).slice(2)}:${joiner.serverName}`;
-}
-
-interface Joined {
-  readonly room: HostedRoom;
-  readonly user: UserId;
-  readonly eventId: EventId;
-  readonly body: JsonObject;
-}
-
-async function signedJoin(room: HostedRoom, user: UserId): Promise<{ pdu: Pdu; eventId: EventId }> {
-  const template = objectOf(await ask(paths.makeJoin(room.roomId, user, [room.rules.version])))["event"] as Pdu;
-  const chosen = room.rules.edgesCarryHashes ? { event_id: `$${user.slice(1)}` } : {};
-  const pdu = hashAndSignEvent(
-    { ...template, ...chosen, origin: joiner.serverName },
-    joiner.serverName,
-    joiner.front.key,
-    room.rules,
-  );
-  return { pdu, eventId: eventIdOf(pdu, room.rules) };
-}
-
-async function join(room: HostedRoom, omitMembers: boolean): Promise<Joined> {
-  const user = nextUser();
-  const { pdu, eventId } = await signedJoin(room, user);
-  const reply = await ask(paths.sendJoin(room.roomId, eventId, omitMembers), "PUT", pdu);
-  return { room, user, eventId, body: objectOf(reply) };
+async function join(room: HostedRoom, omitMembers: boolean): Promise<JoinAnswer> {
+  return await joiner.join(resident.serverName, room, omitMembers);
 }
 
 function typesIn(pdus: readonly JsonValue[]): string[] {
@@ -131,7 +88,7 @@ describe("send_join", () => {
 describe("make_join", () => {
   it("refuses who is not invited, and an unknown room version", async () => {
     const room = resident.hostRoom({ joinRule: "invite" });
-    const user = nextUser();
+    const user = joiner.newUser();
     expect(await ask(paths.makeJoin(room.roomId, user, ["11"]))).toMatchObject({ status: 403 });
     expect(await ask(paths.makeJoin(room.roomId, user, ["4"]))).toMatchObject({
       status: 400,
@@ -185,10 +142,10 @@ describe("send", () => {
 describe("invite", () => {
   it("lets a user of another server in where only the invited may join", async () => {
     const room = resident.hostRoom({ joinRule: "invite", label: "by invitation" });
-    const user = nextUser();
+    const user = joiner.newUser();
     const { event } = await resident.invite(room, user);
     expect(Object.keys(event.pdu.signatures ?? {})).toContain(joiner.serverName);
-    const { pdu, eventId } = await signedJoin(room, user);
+    const { pdu, eventId } = await joiner.signedJoin(resident.serverName, room, user);
     expect(await ask(paths.sendJoin(room.roomId, eventId, true), "PUT", pdu)).toMatchObject({ status: 200 });
     expect(resident.membership(room, user)).toBe("join");
   });
@@ -248,12 +205,7 @@ describe("trouble", () => {
     resident.trouble({ kind: "refuse", status: 502 }, resident.fronts[1]);
     expect((await ask(paths.stateIds(room.roomId, eventId))).status).toBe(403);
     expect((await ask(paths.stateIds(room.roomId, eventId))).status).toBe(200);
-    const other = await callServer(joiner.world, {
-      origin: joiner.serverName,
-      destination: resident.fronts[1]?.serverName ?? "",
-      method: "GET",
-      uri: paths.stateIds(room.roomId, eventId),
-    });
+    const other = await joiner.ask(resident.fronts[1]?.serverName ?? "", paths.stateIds(room.roomId, eventId));
     expect(other.status).toBe(502);
   });
 
