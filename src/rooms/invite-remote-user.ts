@@ -16,7 +16,7 @@ import type { EventDraft } from "./build-event.ts";
 import type { RoomsContext } from "./context.ts";
 import { judgeByState } from "./judge-event.ts";
 import { stateBeforeEvent } from "./state-before-event.ts";
-import { strippedState } from "./stripped-state.ts";
+import { inviteRoomState } from "./stripped-state.ts";
 
 interface Draft {
   readonly event: Event;
@@ -71,7 +71,7 @@ async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
     if (!verdict.allowed) {
       throw refused(verdict.reason);
     }
-    return { event, rules, roomState: await strippedState(tx, before.snapshotId) };
+    return { event, rules, roomState: await inviteRoomState(tx, before.snapshotId) };
   });
 }
 

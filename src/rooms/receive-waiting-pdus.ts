@@ -6,6 +6,7 @@ import { serverNameOf } from "../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { hasState, loadEvents } from "../storage/events.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
+import { deleteResyncStateIds } from "../storage/resync-state-ids.ts";
 import { roomRules } from "../storage/rooms.ts";
 import {
   deleteWaitingPdu,
@@ -93,7 +94,8 @@ async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu): Promise<v
   if ((await whichWait(pool, missing)).size > 0) return await postpone(ctx, waiting);
   for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers: [origin, serverOf(event)] });
   const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
-  if (result.kind !== "stored") await postpone(ctx, waiting);
+  if (result.kind !== "stored") return await postpone(ctx, waiting);
+  for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
 }
 
 async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {

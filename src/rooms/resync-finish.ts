@@ -7,6 +7,7 @@ import { acceptedLeaves } from "../storage/event-children.ts";
 import { loadEvent, loadEvents } from "../storage/events.ts";
 import { countPartialEvents, deletePartialRoom, lockPartialRoom } from "../storage/partial-state.ts";
 import { deleteResyncControl } from "../storage/resync-control.ts";
+import { clearResyncStateIds } from "../storage/resync-state-ids.ts";
 import { lockRoom, setForwardExtremities } from "../storage/rooms.ts";
 import { countUnstoredEntries } from "../storage/state-entries.ts";
 import { loadState } from "../storage/state-snapshots.ts";
@@ -59,6 +60,7 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: ResyncTar
   await setForwardExtremities(tx, roomId, extremities);
   await applyCurrentState(ctx, source, change, { streamId, told: newsForClients(ctx, change) });
   await deletePartialRoom(tx, roomId);
+  await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);
   await appendUnPartialStatedRoom(tx, streamId, roomId);
   return { kind: "completed", stateEvents: stateSize(change.current) };

@@ -12,7 +12,7 @@ import {
   partialRoom,
 } from "../storage/partial-state.ts";
 import { deleteResyncControl } from "../storage/resync-control.ts";
-import { loadResyncStateIds } from "../storage/resync-state-ids.ts";
+import { clearResyncStateIds, loadResyncStateIds } from "../storage/resync-state-ids.ts";
 import { lockRoom } from "../storage/rooms.ts";
 import type { RoomsContext } from "./context.ts";
 
@@ -90,6 +90,7 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
   }
   await abandonPartialEvents(tx, target.roomId);
   await deletePartialRoom(tx, target.roomId);
+  await clearResyncStateIds(tx, target.roomId);
   await deleteResyncControl(tx, target.roomId);
   return { kind: "left" };
 }

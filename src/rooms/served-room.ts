@@ -3,7 +3,7 @@ import type { RoomId, ServerName, UserId } from "../matrix/identifiers.ts";
 import { serverNameOf } from "../matrix/identifiers.ts";
 import { rulesOf, type RoomVersionRules } from "../matrix/room-versions.ts";
 import type { StoredEvent } from "../storage/events.ts";
-import { joinedServers, localJoinedUsers } from "../storage/memberships.ts";
+import { isServerJoined } from "../storage/memberships.ts";
 import { partialRoom, partialRoomServers } from "../storage/partial-state.ts";
 import { loadRoom } from "../storage/rooms.ts";
 import type { RoomsContext } from "./context.ts";
@@ -65,13 +65,13 @@ export async function residentRoom(ctx: RoomsContext, question: RoomQuestion): P
 }
 
 export async function weAreInRoom(ctx: RoomsContext, roomId: RoomId): Promise<boolean> {
-  return (await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length > 0;
+  return await isServerJoined(ctx.database.pool, roomId, ctx.serverName);
 }
 
 /** In a partially joined room the servers that the join named are believed to be in it as well. */
 export async function isServerInRoom(ctx: RoomsContext, room: ServedRoom, server: ServerName): Promise<boolean> {
   const { pool } = ctx.database;
-  if ((await joinedServers(pool, room.roomId)).includes(server)) return true;
+  if (await isServerJoined(pool, room.roomId, server)) return true;
   return room.partial && (await partialRoomServers(pool, room.roomId)).includes(server);
 }
 

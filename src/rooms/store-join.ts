@@ -13,13 +13,14 @@ import {
   partialRoom,
 } from "../storage/partial-state.ts";
 import { deleteResyncControl } from "../storage/resync-control.ts";
+import { clearResyncStateIds } from "../storage/resync-state-ids.ts";
 import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../storage/rooms.ts";
 import { loadStateEntries } from "../storage/state-entries.ts";
 import { currentStreamPosition, takeStreamPositions } from "../storage/streams.ts";
 import { acceptEventWithin } from "./accept-event.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "./context.ts";
-import { judgeByAuthEvents, judgeByState } from "./judge-event.ts";
+import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "./judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "./state-before-event.ts";
 import { applyCurrentState, computeCurrentState } from "./update-current-state.ts";
@@ -61,8 +62,9 @@ async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise
     throw new FederationFailure({ kind: "bad-response", server: answer.server, reason });
   }
   const judgement = { tx: source.tx, rules: source.rules, event: answer.join };
-  const refusal =
-    rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judgeByState(judgement, state));
+  // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
+  const judge = answer.membersOmitted ? judgeByPartialState : judgeByState;
+  const refusal = rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
   if (refusal !== null) {
     const reason = `the auth rules refuse the join that it completed: ${refusal}`;
     throw new FederationFailure({ kind: "bad-response", server: answer.server, reason });
@@ -104,6 +106,7 @@ async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer,
 async function forgetOlderJoin(tx: Connection, roomId: StateSource["roomId"]): Promise<void> {
   await abandonPartialEvents(tx, roomId);
   await deletePartialRoom(tx, roomId);
+  await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);
 }
 

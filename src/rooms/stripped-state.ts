@@ -15,14 +15,27 @@ const TYPES = [
   "m.room.encryption",
 ] as const;
 
-/** @see https://spec.matrix.org/v1.19/client-server-api/#stripped-state */
-export async function strippedState(c: Connection, snapshotId: bigint): Promise<readonly JsonObject[]> {
+async function identifyingEvents(c: Connection, snapshotId: bigint): Promise<readonly StoredEvent[]> {
   const ids = await lookUpManyInSnapshot(
     c,
     snapshotId,
     TYPES.map((type) => [type, ""]),
   );
-  return [...(await loadEvents(c, [...ids.values()])).values()].map(stripped);
+  return [...(await loadEvents(c, [...ids.values()])).values()];
+}
+
+/** @see https://spec.matrix.org/v1.19/client-server-api/#stripped-state */
+export async function strippedState(c: Connection, snapshotId: bigint): Promise<readonly JsonObject[]> {
+  return (await identifyingEvents(c, snapshotId)).map(stripped);
+}
+
+/**
+ * The same for another server: since specification 1.16 as whole events, so that it can check the create event.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2inviteroomideventid
+ */
+export async function inviteRoomState(c: Connection, snapshotId: bigint): Promise<readonly JsonObject[]> {
+  return (await identifyingEvents(c, snapshotId)).map(({ pdu }) => pdu);
 }
 
 export function stripped({ pdu }: StoredEvent): JsonObject {

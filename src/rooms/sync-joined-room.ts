@@ -51,21 +51,26 @@ export async function joinedRoom(
   const part = await roomUpTo(ctx, request, range);
   const summary = await roomSummary(ctx, request, range, room.isPartial);
   // What changed may be hidden from this user, or of no interest to the filter.
-  const { timeline, state } = part;
-  const isEmpty = timeline.events.length === 0 && state.events.length === 0 && !room.isCompleted;
+  const isEmpty = part.timeline.events.length === 0 && part.state.length === 0 && !room.isCompleted;
   if (isEmpty && room.since !== undefined && !request.fullState) {
     return undefined;
   }
   return {
-    ...part,
+    timeline: part.timeline,
+    ...stateGroup(request, part.state),
     ...(summary === undefined ? {} : { summary }),
     unread_notifications: { highlight_count: 0, notification_count: 0 },
   };
 }
 
-export interface RoomPart extends JsonObject {
+export interface RoomPart {
   readonly timeline: { readonly events: readonly JsonObject[]; readonly limited: boolean; readonly prev_batch: string };
-  readonly state: { readonly events: readonly JsonObject[] };
+  readonly state: readonly JsonObject[];
+}
+
+/** The state under the name by which the client has asked for it. */
+export function stateGroup({ stateAfter }: SyncRequest, events: readonly JsonObject[]): JsonObject {
+  return { [stateAfter ? "state_after" : "state"]: { events } };
 }
 
 /** The timeline of the range, its newest end if it is too long, and the state that led up to it. */
@@ -91,7 +96,7 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
       limited,
       prev_batch: syncToken(startOf(arrived) ?? page.next ?? range.position),
     },
-    state: { events: await toClientEvents(ctx, state, { withRoomId: false }) },
+    state: await toClientEvents(ctx, state, { withRoomId: false }),
   };
 }
 

@@ -4,7 +4,7 @@ import type { LocalMembershipChange } from "../storage/streams.ts";
 import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "./context.ts";
 import { syncToken } from "./sync-token.ts";
-import { roomUpTo } from "./sync-joined-room.ts";
+import { roomUpTo, stateGroup } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
 export interface LeftRoom {
@@ -26,24 +26,26 @@ export async function leftRoom(
 ): Promise<JsonObject | undefined> {
   const event = await loadEvent(ctx.database.pool, left.eventId);
   if (event === undefined) {
-    return { timeline: { events: [], limited: false }, state: { events: [] } };
+    return { timeline: { events: [], limited: false }, ...stateGroup(request, []) };
   }
   if (before?.membership === "join" && event.streamId !== null && event.stateAfter !== null) {
-    return roomUpTo(ctx, request, {
+    const { timeline, state } = await roomUpTo(ctx, request, {
       roomId: left.roomId,
       since: request.since,
       position: left.streamId,
       leftAt: left.streamId,
       snapshotId: event.stateAfter,
     });
+    return { timeline, ...stateGroup(request, state) };
   }
-  const [end] = await toClientEvents(ctx, [event], { withRoomId: false, device: request.requester });
+  // Where the inviting server could not be told, what is noted is the invitation itself.
+  const end = event.pdu.content["membership"] === left.membership ? [event] : [];
   return {
     timeline: {
-      events: end === undefined ? [] : [end],
+      events: await toClientEvents(ctx, end, { withRoomId: false, device: request.requester }),
       limited: false,
       prev_batch: syncToken(left.streamId - 1n),
     },
-    state: { events: [] },
+    ...stateGroup(request, []),
   };
 }

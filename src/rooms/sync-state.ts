@@ -20,7 +20,10 @@ export interface RoomTimeline extends RoomRange {
 
 /**
  * The state events that a client must know before it reads the timeline: all of the state at its start, or what has
- * changed since the client asked last and is not told by the timeline itself.
+ * changed since the client asked last and is not told by the timeline itself. Or else, if the client wants that, the
+ * state behind the timeline: all of it, or what has changed, whether the timeline tells it or not.
+ *
+ * @see https://spec.matrix.org/v1.19/client-server-api/#syncing
  */
 export async function stateForSync(
   ctx: RoomsContext,
@@ -30,7 +33,7 @@ export async function stateForSync(
   const filter = request.filter.room?.state ?? {};
   const lazy = filter.lazy_load_members === true;
   const whole = room.since === undefined || request.fullState;
-  const entries = whole ? await stateAtStart(ctx, room) : await stateChanges(ctx, room);
+  const entries = whole ? await wholeState(ctx, request, room) : await stateChanges(ctx, request, room);
   // A lazy-loading client is told of members only where it may know them otherwise: when a change of them stands in no
   // timeline, as after a resync. Whoever has missed a part of the timeline asks for the members it needs.
   const membersToo = !lazy || (!whole && !room.limited);
@@ -52,6 +55,9 @@ async function membersForTimeline(
   room: RoomTimeline,
 ): Promise<readonly StoredEvent[]> {
   const own = room.since === undefined || request.fullState ? [request.requester.userId] : [];
+  if (request.stateAfter) {
+    return memberEventsOfSenders(ctx, room.snapshotId, room.timeline, own);
+  }
   const start = room.timeline[0]?.stateBefore ?? room.snapshotId;
   const members = await memberEventsOfSenders(ctx, start, room.timeline, own);
   const inTimeline = new Set(room.timeline.map(({ eventId }) => eventId));
@@ -62,8 +68,15 @@ async function membersForTimeline(
  * The state before the first event of the timeline, corrected where it and the timeline would not lead to the state at
  * the end of the range: state resolution may have decided otherwise.
  */
-async function stateAtStart(ctx: RoomsContext, room: RoomTimeline): Promise<ReadonlyMap<StateKey, EventId>> {
+async function wholeState(
+  ctx: RoomsContext,
+  request: SyncRequest,
+  room: RoomTimeline,
+): Promise<ReadonlyMap<StateKey, EventId>> {
   const end = await loadState(ctx.database, room.snapshotId);
+  if (request.stateAfter) {
+    return new Map(stateEntries(end));
+  }
   const startId = room.timeline[0]?.stateBefore ?? room.snapshotId;
   const start = await loadState(ctx.database, startId);
   const steps = room.timeline.flatMap(({ eventId, pdu }) =>
@@ -80,8 +93,12 @@ async function stateAtStart(ctx: RoomsContext, room: RoomTimeline): Promise<Read
   return entries;
 }
 
-async function stateChanges(ctx: RoomsContext, room: RoomTimeline): Promise<ReadonlyMap<StateKey, EventId>> {
-  const inTimeline = new Set(room.timeline.map(({ eventId }) => eventId));
+async function stateChanges(
+  ctx: RoomsContext,
+  request: SyncRequest,
+  room: RoomTimeline,
+): Promise<ReadonlyMap<StateKey, EventId>> {
+  const inTimeline = new Set(request.stateAfter ? [] : room.timeline.map(({ eventId }) => eventId));
   const range = { from: room.since ?? room.position, to: room.position };
   const changes = await currentStateDelta(ctx.database.pool, room.roomId, range);
   return new Map(

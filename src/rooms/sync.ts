@@ -12,6 +12,8 @@ export interface SyncRequest {
   readonly since: bigint | undefined;
   readonly filter: Filter;
   readonly fullState: boolean;
+  /** The client wants the state behind the timeline instead of that before it. */
+  readonly stateAfter: boolean;
   /** How long to wait for news, in milliseconds; nothing waits in a first sync. */
   readonly timeoutMs: number;
   /** Ends the wait. */
