@@ -63,6 +63,16 @@ export async function joinedServers(c: Connection, roomId: RoomId): Promise<Serv
   return rows.map((row) => row.name).toSorted();
 }
 
+/** Whether the server is one of {@link joinedServers}, without reading them all. */
+export async function isServerJoined(c: Connection, roomId: RoomId, serverName: ServerName): Promise<boolean> {
+  const row = await queryRow(
+    c,
+    `SELECT 1 FROM current_memberships WHERE room_id = $1 AND server_name = $2 AND membership = 'join' LIMIT 1`,
+    [roomId, serverName],
+  );
+  return row !== undefined;
+}
+
 /** Rooms in whose current state the user is joined, in the order of their ids. */
 export async function joinedRooms(c: Connection, userId: UserId): Promise<RoomId[]> {
   const rows = await queryRows<{ id: RoomId }>(
