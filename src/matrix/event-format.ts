@@ -2,7 +2,7 @@ import { CanonicalJsonError, canonicalJsonWithout } from "./canonical-json.ts";
 import type { Event, Pdu } from "./event.ts";
 import { canonicalModeOf, eventIdOf } from "./hashes.ts";
 import { isEventId, isRoomId, isServerName, isUserId, serverNameOf } from "./identifiers.ts";
-import { isJsonArray, isJsonObject, LosslessNumber, MAX_JSON_DEPTH } from "./json.ts";
+import { isJsonArray, isJsonObject, LosslessNumber } from "./json.ts";
 import type { JsonObject, JsonValue } from "./json.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
@@ -15,6 +15,8 @@ export const MAX_PDU_BYTES = 65_536;
 export const MAX_FIELD_BYTES = 255;
 export const MAX_PREV_EVENTS = 20;
 export const MAX_AUTH_EVENTS = 10;
+/** Of objects and arrays, the event itself counted. The parser of Synapse, Ruma and so Conduit goes no deeper. */
+export const MAX_PDU_NESTING = 127;
 
 /** What is wrong with a part of an event, or undefined. */
 type Complaint = string | undefined;
@@ -52,7 +54,7 @@ const CHECKS: readonly Check[] = [
   checkSignatures,
   checkUnsigned,
   checkRedacts,
-  checkNumbers,
+  checkValues,
   checkCanonicalSize,
 ];
 
@@ -197,35 +199,36 @@ function checkRedacts(pdu: JsonObject, rules: RoomVersionRules): Complaint {
 }
 
 /**
- * v6 on: integers only, written as such. Synapse takes `-0`, and refuses `1e10` although its canonical form exists; to
- * accept what others drop would split the room.
+ * Nesting, and from v6 on numbers: integers only, written as such. Synapse takes `-0`, and refuses `1e10` although its
+ * canonical form exists; to accept what others drop would split the room.
  *
  * @see https://spec.matrix.org/v1.19/rooms/v6/#canonical-json
  */
-function checkNumbers(pdu: JsonObject, rules: RoomVersionRules): Complaint {
-  if (!rules.strictCanonicalJson) return undefined;
+function checkValues(pdu: JsonObject, rules: RoomVersionRules): Complaint {
   for (const key of Object.keys(pdu)) {
-    const found = NOT_COUNTED.has(key) ? undefined : findOddNumber(pdu[key], 1);
-    if (found !== undefined) return `the number ${found} is not written as an integer within ±(2^53 − 1)`;
+    const complaint = NOT_COUNTED.has(key) ? undefined : checkValue(pdu[key], 1, rules);
+    if (complaint !== undefined) return complaint;
   }
   return undefined;
 }
 
-function findOddNumber(value: JsonValue | undefined, depth: number): string | undefined {
-  if (typeof value === "number") return Number.isSafeInteger(value) ? undefined : String(value);
-  // What is nested too deeply is refused with the canonical form.
-  if (typeof value !== "object" || value === null || depth > MAX_JSON_DEPTH) return undefined;
-  if (value instanceof LosslessNumber) return value.value === "-0" ? undefined : value.value;
-  if (isJsonArray(value)) return findFirst(value, depth);
-  return findFirst(Object.values(value), depth);
-}
-
-function findFirst(values: readonly (JsonValue | undefined)[], depth: number): string | undefined {
-  for (const value of values) {
-    const found = findOddNumber(value, depth + 1);
-    if (found !== undefined) return found;
+/** @param depth how many objects and arrays the value stands in. */
+function checkValue(value: JsonValue | undefined, depth: number, rules: RoomVersionRules): Complaint {
+  if (typeof value === "number") return checkNumber(value, rules);
+  if (typeof value !== "object" || value === null) return undefined;
+  if (value instanceof LosslessNumber) return checkNumber(value, rules);
+  if (depth >= MAX_PDU_NESTING) return `nested deeper than ${MAX_PDU_NESTING} levels`;
+  for (const member of isJsonArray(value) ? value : Object.values(value)) {
+    const complaint = checkValue(member, depth + 1, rules);
+    if (complaint !== undefined) return complaint;
   }
   return undefined;
+}
+
+function checkNumber(value: number | LosslessNumber, rules: RoomVersionRules): Complaint {
+  const fits = typeof value === "number" ? Number.isSafeInteger(value) : value.value === "-0";
+  if (fits || !rules.strictCanonicalJson) return undefined;
+  return `the number ${value.toString()} is not written as an integer within ±(2^53 − 1)`;
 }
 
 /**

@@ -15,8 +15,8 @@ export class JsonSyntaxError extends Error {
 }
 
 /**
- * How many arrays and objects may stand inside each other. Python's parser, and so Synapse, gives up near 1,000;
- * recursion over a value that {@link parseJson} returned needs no guard of its own.
+ * How many arrays and objects may stand inside each other: far more than an event may have, far less than a stack holds.
+ * Recursion over a value that {@link parseJson} returned needs no guard of its own.
  */
 export const MAX_JSON_DEPTH = 1000;
 

@@ -40,27 +40,32 @@ function pick(object: JsonObject, keys: readonly string[]): { [key: string]: Jso
 }
 
 function redactContent(type: string, content: JsonObject, rules: RedactionRules): JsonObject {
+  if (type === "m.room.member") return redactMemberContent(content, rules);
+  // v11 on.
+  if (type === "m.room.create" && rules.keepCreateContent) return content;
+  return pick(content, keptContentKeys(type, rules));
+}
+
+function keptContentKeys(type: string, rules: RedactionRules): readonly string[] {
   switch (type) {
-    case "m.room.member":
-      return redactMemberContent(content, rules);
     case "m.room.create":
-      // v11 on: the whole content; before, `creator` alone.
-      return rules.keepCreateContent ? content : pick(content, ["creator"]);
+      return ["creator"];
     case "m.room.join_rules":
       // v8 on: `allow`, without which a restricted room would turn into one nobody can join.
-      return pick(content, rules.keepJoinRulesAllow ? ["join_rule", "allow"] : ["join_rule"]);
+      return rules.keepJoinRulesAllow ? ["join_rule", "allow"] : ["join_rule"];
     case "m.room.power_levels":
-      return pick(content, rules.keepPowerLevelsInvite ? [...POWER_LEVEL_KEYS, "invite"] : POWER_LEVEL_KEYS);
+      // v11 on: `invite`.
+      return rules.keepPowerLevelsInvite ? [...POWER_LEVEL_KEYS, "invite"] : POWER_LEVEL_KEYS;
     case "m.room.history_visibility":
-      return pick(content, ["history_visibility"]);
+      return ["history_visibility"];
     case "m.room.aliases":
       // v1–v5 only.
-      return rules.keepAliases ? pick(content, ["aliases"]) : {};
+      return rules.keepAliases ? ["aliases"] : [];
     case "m.room.redaction":
       // v11 on: `redacts` moved from the top level into the content.
-      return rules.redactsInContent ? pick(content, ["redacts"]) : {};
+      return rules.redactsInContent ? ["redacts"] : [];
     default:
-      return {};
+      return [];
   }
 }
 

@@ -138,6 +138,15 @@ describe.each(ALL_RULES)("parsePdu in room version $version", (rules) => {
     expect(parsePdu(value, rules)).toEqual({ ok: false, reason: "not a JSON object" });
   });
 
+  it("takes 127 levels of nesting, no more", () => {
+    const nested = (levels: number) => parseJson(`${"[".repeat(levels)}1${"]".repeat(levels)}`);
+    expect(reasonFor(rules, { content: { n: nested(125) } })).toBeUndefined();
+    expect(reasonFor(rules, { content: { n: nested(126) } })).toBe("nested deeper than 127 levels");
+    expect(reasonFor(rules, { extra: nested(126) })).toBeUndefined();
+    expect(reasonFor(rules, { extra: nested(127) })).toBe("nested deeper than 127 levels");
+    expect(reasonFor(rules, { unsigned: { n: nested(300) } })).toBeUndefined();
+  });
+
   it("is not overflowed by deep nesting, whether parsed or made by us", () => {
     let deep: JsonValue = [];
     for (let level = 0; level < 100_000; level++) deep = [deep];
