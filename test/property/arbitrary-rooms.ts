@@ -1,7 +1,7 @@
 import fc from "fast-check";
 
 import { authorize } from "../../src/matrix/authorization/authorize.ts";
-import type { UserId } from "../../src/matrix/identifiers.ts";
+import type { EventId, UserId } from "../../src/matrix/identifiers.ts";
 import { isJsonObject } from "../../src/matrix/json.ts";
 import type { RoomVersion } from "../../src/matrix/room-versions.ts";
 import { stateWith } from "../../src/matrix/state.ts";
@@ -55,6 +55,8 @@ export interface GrownRoom {
   readonly room: TestRoom;
   /** The states of the branches, between which a resolution is asked for. */
   readonly states: readonly StateMap[];
+  /** All events but those that were refused where they were sent. */
+  readonly accepted: ReadonlySet<EventId>;
 }
 
 /** Rooms with forks and merges in which every event was allowed where it was sent. */
@@ -62,9 +64,30 @@ export function arbitraryRoom(version: RoomVersion, maxSteps = 40): fc.Arbitrary
   return fc.array(arbitraryStep, { minLength: 4, maxLength: maxSteps }).map((steps) => grow(version, steps));
 }
 
+/**
+ * Such rooms, with states as they come about between servers that don't know the same: here and there, an earlier or
+ * later event stands where the branch has another.
+ */
+export function arbitraryMixedStates(version: RoomVersion, maxSteps = 40): fc.Arbitrary<GrownRoom> {
+  const picks = fc.array(fc.tuple(fc.nat(10), fc.nat(200)), { maxLength: 8 });
+  return fc.tuple(arbitraryRoom(version, maxSteps), picks).map(([grown, mixed]) => {
+    const accepted = [...grown.room.events.values()].filter((event) => grown.accepted.has(event.eventId));
+    const states = grown.states.length > 1 ? [...grown.states] : [...grown.states, ...grown.states];
+    for (const [at, pick] of mixed) {
+      const state = states[at % states.length];
+      const event = accepted[pick % accepted.length];
+      if (state !== undefined && event !== undefined) {
+        states[at % states.length] = stateWith(state, event.pdu.type, event.pdu.state_key ?? "", event.eventId);
+      }
+    }
+    return { ...grown, states };
+  });
+}
+
 function grow(version: RoomVersion, steps: readonly Step[]): GrownRoom {
   const room = aRoom(version);
   const branches: Branch[] = [openRoom(room, { [BOB]: 50 }, [BOB, CHARLIE])];
+  const accepted = new Set(room.events.keys());
   for (const step of steps) {
     const index = step.branch % branches.length;
     const branch = mergedWith(room, branches, index, step);
@@ -72,6 +95,7 @@ function grow(version: RoomVersion, steps: readonly Step[]): GrownRoom {
     if (!authorize(tip, room.authState(branch.state), room.rules).allowed) {
       continue;
     }
+    accepted.add(tip.eventId);
     const grown: Branch = { tip, state: stateWith(branch.state, tip.pdu.type, tip.pdu.state_key ?? "", tip.eventId) };
     if (step.fork && branches.length < 4) {
       branches.push(grown);
@@ -79,7 +103,7 @@ function grow(version: RoomVersion, steps: readonly Step[]): GrownRoom {
       branches[index] = grown;
     }
   }
-  return { room, states: branches.map(({ state }) => state) };
+  return { room, states: branches.map(({ state }) => state), accepted };
 }
 
 function mergedWith(room: TestRoom, branches: readonly Branch[], index: number, step: Step): Branch {
