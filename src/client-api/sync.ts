@@ -14,6 +14,7 @@ export const syncRoutes = [
       since: since === null || since === "" ? undefined : parseSyncToken(since),
       filter: filter === null || filter === "" ? {} : parseFilter(filter),
       fullState: booleanQuery(request, "full_state"),
+      stateAfter: booleanQuery(request, "use_state_after"),
       timeoutMs: integerQuery(request, "timeout", 0),
       signal: request.signal,
     });

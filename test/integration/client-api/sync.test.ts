@@ -183,6 +183,22 @@ describe("sync", () => {
     expect(summary).toEqual({ "m.heroes": [bob.userId], "m.joined_member_count": 2, "m.invited_member_count": 0 });
   });
 
+  it("gives the state behind the timeline to clients that want it so", async () => {
+    const alice = await aUser();
+    const roomId = await alice.createRoom("11", { name: "Old" });
+    const { next_batch: since } = await alice.sync();
+    await alice.ok("PUT", at(roomId, "state/m.room.name"), { body: { name: "New" } });
+    const nameIn = (room: Body): Body => room.state_after.events.find((event: Body) => event.type === "m.room.name");
+    for (const query of [{ filter: limited(1) }, { since }] as const) {
+      const room = (await alice.sync({ ...query, use_state_after: "true" })).rooms.join[roomId];
+      expect(room).not.toHaveProperty("state");
+      expect(typesOf(room.timeline.events)).toEqual(["m.room.name"]);
+      expect(nameIn(room).content).toEqual({ name: "New" });
+    }
+    const before = (await alice.sync({ filter: limited(1) })).rooms.join[roomId].state.events;
+    expect(before.find((event: Body) => event.type === "m.room.name").content).toEqual({ name: "Old" });
+  });
+
   it("refuses a token or a filter of others", async () => {
     const alice = await aUser();
     const since = await alice.call("GET", "sync", { query: { since: "t12" } });
