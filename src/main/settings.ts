@@ -1,5 +1,6 @@
 import { isIP, BlockList } from "node:net";
 import { z } from "zod";
+import { PRIVATE_RANGES } from "../federation-client/address-blocklist.ts";
 import { isServerName } from "../matrix/identifiers.ts";
 import { ROOM_VERSIONS } from "../matrix/room-versions.ts";
 
@@ -31,32 +32,6 @@ export type Registration =
   | { readonly kind: "open" }
   | { readonly kind: "closed" }
   | { readonly kind: "secret"; readonly secret: string };
-
-/** Ranges that no public server is in: loopback, private, link-local, shared, test and multicast addresses. */
-const PRIVATE_RANGES = [
-  "127.0.0.0/8",
-  "10.0.0.0/8",
-  "172.16.0.0/12",
-  "192.168.0.0/16",
-  "100.64.0.0/10",
-  "192.0.0.0/24",
-  "169.254.0.0/16",
-  "192.88.99.0/24",
-  "198.18.0.0/15",
-  "192.0.2.0/24",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/4",
-  "240.0.0.0/4",
-  "0.0.0.0/8",
-  "::1/128",
-  "::/128",
-  "fe80::/10",
-  "fc00::/7",
-  "2001:db8::/32",
-  "ff00::/8",
-  "fec0::/10",
-];
 
 const LISTEN = /^(?:\[(?<v6>[0-9A-Fa-f:.]+)\]|(?<host>[^:[\]\s]+)):(?<port>\d{1,5})$/;
 

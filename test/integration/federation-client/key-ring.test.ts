@@ -275,6 +275,7 @@ describe("createKeyRing", () => {
     const ring = world.ring({ trustedKeyServers: [notary] });
     await ring.keysFor(wanting(name));
     world.notary[name] = [signJson(aKeyList(name, old), notary, world.notaryKey)];
+    world.lists["a"] = undefined;
     const lookup = await ring.keysFor(new Map([[name, new Set<KeyId>(["ed25519:1", "ed25519:3"])]]));
     expect(lookup(name, "ed25519:1")).toMatchObject({ expiredTs: NOW - DAY });
   });
