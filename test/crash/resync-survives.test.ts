@@ -1,0 +1,212 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { freePort } from "../../src/main/embedded/free-port.ts";
+import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
+import { createLogger } from "../../src/main/logger.ts";
+import type { Running } from "../../src/main/running-file.ts";
+import type { EventId, UserId } from "../../src/matrix/identifiers.ts";
+import { stateKeyOf, type StateKey } from "../../src/matrix/state.ts";
+import type { HostedRoom } from "../resident/hosted-room.ts";
+import { startResident, type Resident } from "../resident/resident.ts";
+import { cloneDatabase } from "../support/database.ts";
+import { httpClient, type HttpClient } from "../support/http-client.ts";
+import {
+  eventually,
+  fastjoin,
+  sidecarSettings,
+  spawnFastjoin,
+  untilRunning,
+  type SidecarProcess,
+  type SidecarSettings,
+} from "../support/sidecar-process.ts";
+import { temporalCli } from "../support/temporal-cli.ts";
+
+let resident: Resident;
+let members = 1200;
+
+beforeAll(async () => {
+  resident = await startResident();
+});
+afterAll(async () => {
+  await resident.close();
+});
+
+/** Settings under which a sidecar of a loopback name trusts the resident. */
+async function settingsFor(more: Readonly<Record<string, string>> = {}): Promise<SidecarSettings> {
+  const port = await freePort();
+  return await sidecarSettings({
+    FASTJOIN_SERVER_NAME: `localhost:${port}`,
+    FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,
+    FASTJOIN_FEDERATION_VERIFY_CERTIFICATES: "false",
+    FASTJOIN_TRUSTED_KEY_SERVERS: resident.serverName,
+    ...more,
+  });
+}
+
+async function addAlice(settings: SidecarSettings, clientUrl: string): Promise<HttpClient> {
+  const added = await fastjoin(settings.env, "user", "add", "alice");
+  const accessToken = /access token\s+(\S+)/.exec(added.stdout)?.[1];
+  if (accessToken === undefined) throw new Error(`no account was made: ${added.stdout}${added.stderr}`);
+  return httpClient(clientUrl, `@alice:${settings.env["FASTJOIN_SERVER_NAME"]}`, accessToken);
+}
+
+/** A room of more than a thousand members whose state takes some seconds to fetch. */
+function slowRoom(): HostedRoom {
+  members += 1;
+  resident.trouble({ kind: "slow", bytesPerSecond: 250_000, at: "state" });
+  return resident.hostRoom({ members, servers: 20 });
+}
+
+async function join(alice: HttpClient, room: HostedRoom): Promise<void> {
+  await alice.post(`join/${encodeURIComponent(room.roomId)}?via=${encodeURIComponent(resident.serverName)}`);
+}
+
+async function untilComplete(settings: SidecarSettings, room: HostedRoom, sidecar: SidecarProcess): Promise<void> {
+  await eventually(
+    async () => {
+      const { stdout } = await fastjoin(settings.env, "show", room.roomId);
+      return stdout.includes("complete: nothing to resync") ? true : undefined;
+    },
+    { withinMs: 120_000, about: () => `the resync does not end: ${sidecar.output().slice(-4000)}` },
+  );
+}
+
+function statesEqual(ours: ReadonlyMap<string, string>, theirs: ReadonlyMap<StateKey, EventId>): void {
+  expect(ours.size).toBe(theirs.size);
+  const different = [...theirs].filter(([key, eventId]) => ours.get(key) !== eventId);
+  expect(different).toEqual([]);
+}
+
+/** Each of these bodies once, in the whole timeline. */
+async function timelineBodies(alice: HttpClient, room: HostedRoom): Promise<readonly unknown[]> {
+  const path = `rooms/${encodeURIComponent(room.roomId)}/messages?dir=b&limit=100`;
+  const { chunk } = await alice.get<{ chunk: { type: string; content: { body?: unknown } }[] }>(path);
+  return chunk.filter((event) => event.type === "m.room.message").map((event) => event.content.body);
+}
+
+describe("a resync", () => {
+  let settings: SidecarSettings;
+  let sidecar: SidecarProcess;
+  let running: Running;
+  let alice: HttpClient;
+
+  beforeAll(async () => {
+    settings = await settingsFor({ FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
+    sidecar = spawnFastjoin(settings.env, "start");
+    running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
+    alice = await addAlice(settings, running.clientUrl ?? "");
+  }, 180_000);
+  afterAll(async () => {
+    sidecar.child.kill("SIGTERM");
+    await sidecar.finished;
+    await settings.remove();
+  });
+
+  async function kill(part: "worker" | "serve"): Promise<void> {
+    const before = running.processes[part] ?? 0;
+    process.kill(before, "SIGKILL");
+    running = await untilRunning(settings, sidecar, ({ processes }) => (processes[part] ?? before) !== before);
+  }
+
+  for (const part of ["worker", "serve"] as const) {
+    it(`goes on when the ${part} is killed in the middle of it, and loses and doubles nothing`, async () => {
+      const room = slowRoom();
+      await join(alice, room);
+      await alice.say(room.roomId, "ours, before");
+      await resident.sendMessage(room, resident.founder, "theirs, before");
+      await delay(1500);
+      expect((await fastjoin(settings.env, "rooms")).stdout).toContain(room.roomId);
+
+      await kill(part);
+      // A server that was away is sent to again until it answers.
+      const during = await resident.sendMessage(room, resident.founder, "theirs, during", { push: false });
+      await eventually(async () => {
+        const [result] = await resident.deliver(room, [during.eventId]);
+        return result !== undefined && "status" in result && result.status === 200 ? true : undefined;
+      });
+      await eventually(async () => (await alice.say(room.roomId, "ours, after").catch(() => undefined)) && true);
+      await untilComplete(settings, room, sidecar);
+
+      statesEqual(await alice.fullState(room.roomId), resident.fullState(room));
+      const bodies = await timelineBodies(alice, room);
+      expect(bodies.toSorted()).toEqual(["ours, after", "ours, before", "theirs, before", "theirs, during"]);
+      await resident.waitForEvent(
+        (event) => event.roomId === room.roomId && event.pdu.content["body"] === "ours, after",
+      );
+      const heard = [...room.events.values()].filter(({ event }) => event.pdu.sender === alice.userId);
+      expect(heard.filter(({ event }) => event.pdu.type === "m.room.message")).toHaveLength(2);
+    });
+  }
+
+  it("stays cancelled until it is retried, with its room usable", async () => {
+    const room = slowRoom();
+    resident.trouble({ kind: "refuse", status: 403, errcode: "M_FORBIDDEN", error: "Host not in room.", at: "state_ids" });
+    await join(alice, room);
+    const cancelled = await fastjoin(settings.env, "cancel", room.roomId, "--why", "maintenance");
+    expect(cancelled.stdout).toContain("cancelled the resync");
+    resident.clearTrouble();
+
+    const message = await resident.sendMessage(room, resident.founder, "still here?");
+    await alice.sees(room.roomId, message.eventId);
+    await alice.say(room.roomId, "still here");
+    // Longer than the reconciler's interval would make the test slow; it is asked at every start of serve too.
+    await kill("serve");
+    await delay(3000);
+    const shown = (await fastjoin(settings.env, "show", room.roomId)).stdout;
+    expect(shown).toContain("partial");
+    expect(shown).toContain("maintenance");
+
+    expect((await fastjoin(settings.env, "retry", room.roomId)).stdout).toContain("retrying");
+    await untilComplete(settings, room, sidecar);
+    statesEqual(await alice.fullState(room.roomId), resident.fullState(room));
+  });
+});
+
+describe("a join while Temporal is away", () => {
+  it("succeeds, and its resync runs once Temporal is back", async () => {
+    const database = await cloneDatabase({ empty: true });
+    const temporalPort = await freePort();
+    const settings = await settingsFor({
+      DATABASE_URL: database.url,
+      TEMPORAL_ADDRESS: `127.0.0.1:${temporalPort}`,
+      FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}`,
+    });
+    const clientUrl = `http://${settings.env["FASTJOIN_CLIENT_LISTEN"]}`;
+    const serve = spawnFastjoin(settings.env, "serve");
+    const stop: (() => Promise<unknown>)[] = [];
+    try {
+      await eventually(async () => (await fetch(`${clientUrl}/_fastjoin/health`).catch(() => undefined)) && true, {
+        about: () => serve.output(),
+      });
+      const alice = await addAlice(settings, clientUrl);
+      members += 1;
+      const room = resident.hostRoom({ members });
+      await join(alice, room);
+      await alice.say(room.roomId, "nobody repairs this yet");
+
+      const temporal = await startEmbeddedTemporal({
+        cli: await temporalCli(),
+        dataDir: settings.dataDir,
+        port: temporalPort,
+        uiPort: await freePort(),
+        logger: createLogger("silent", { process: "test" }),
+      });
+      stop.push(async () => temporal.kill("SIGTERM"));
+      const worker = spawnFastjoin(settings.env, "worker");
+      stop.push(async () => {
+        worker.child.kill("SIGTERM");
+        await worker.finished;
+      });
+      await untilComplete(settings, room, worker);
+      const state = await alice.fullState(room.roomId);
+      statesEqual(state, resident.fullState(room));
+      expect(state.get(stateKeyOf("m.room.member", alice.userId as UserId))).toBeDefined();
+    } finally {
+      for (const one of stop.toReversed()) await one();
+      serve.child.kill("SIGTERM");
+      await serve.finished;
+      await database.drop();
+      await settings.remove();
+    }
+  });
+});
