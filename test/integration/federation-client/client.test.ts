@@ -185,17 +185,19 @@ describe("createFederationClient", () => {
   });
 
   it("asks one server no more than the limit at a time", async () => {
-    let underWay = 0;
-    let most = 0;
+    let open: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
     const server = await startServer(async (_request, response) => {
-      most = Math.max(most, ++underWay);
-      await sleep(20);
-      underWay--;
+      await gate;
       response.end('{"pdus":[{}]}');
     });
     const client = aClient(database, { requestsPerServer: 3 });
-    await Promise.all(Array.from({ length: 12 }, () => client.event(server.name, "$a")));
-    expect(most).toBe(3);
+    const calls = Promise.all(Array.from({ length: 12 }, () => client.event(server.name, "$a")));
+    await expect.poll(() => server.seen.length, { timeout: 10_000 }).toBe(3);
+    await sleep(300);
+    expect(server.seen.length).toBe(3);
+    open();
+    await calls;
   });
 
   it("asks again over a new connection when the server has closed the kept one", async () => {
