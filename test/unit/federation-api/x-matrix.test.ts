@@ -44,7 +44,12 @@ describe("authorizationHeader", () => {
 });
 
 describe("parseXMatrix", () => {
-  const credentials = { origin: "a.example", destination: "b.example", keyId: "ed25519:k", signature: "c2ln/+" } as const;
+  const credentials = {
+    origin: "a.example",
+    destination: "b.example",
+    keyId: "ed25519:k",
+    signature: "c2ln/+",
+  } as const;
 
   it("reads what formatXMatrix writes", () => {
     expect(parseXMatrix(formatXMatrix(credentials))).toEqual(credentials);

@@ -6,7 +6,11 @@ import { LosslessNumber } from "../../../src/matrix/json.ts";
 const limits = { lists: new Set(["state"]), maxElementBytes: 100, maxMemberBytes: 200 };
 
 /** Splits a text that comes in chunks of `size` bytes. */
-function split(text: string | Uint8Array, size = 1_000_000, lists: readonly string[] = ["state"]): readonly JsonPiece[] {
+function split(
+  text: string | Uint8Array,
+  size = 1_000_000,
+  lists: readonly string[] = ["state"],
+): readonly JsonPiece[] {
   const splitter = createJsonSplitter({ ...limits, lists: new Set(lists) });
   const bytes = typeof text === "string" ? Buffer.from(text) : text;
   const pieces: JsonPiece[] = [];
