@@ -69,13 +69,15 @@ export function arbitraryRoom(version: RoomVersion, maxSteps = 40): fc.Arbitrary
  * later event stands where the branch has another.
  */
 export function arbitraryMixedStates(version: RoomVersion, maxSteps = 40): fc.Arbitrary<GrownRoom> {
-  const picks = fc.array(fc.tuple(fc.nat(10), fc.nat(200)), { maxLength: 8 });
+  const picks = fc.array(fc.tuple(fc.nat(10), fc.nat(200), fc.boolean()), { maxLength: 8 });
   return fc.tuple(arbitraryRoom(version, maxSteps), picks).map(([grown, mixed]) => {
     const accepted = [...grown.room.events.values()].filter((event) => grown.accepted.has(event.eventId));
+    const powerLevels = accepted.filter(({ pdu }) => pdu.type === "m.room.power_levels");
     const states = grown.states.length > 1 ? [...grown.states] : [...grown.states, ...grown.states];
-    for (const [at, pick] of mixed) {
+    for (const [at, pick, ofPower] of mixed) {
       const state = states[at % states.length];
-      const event = accepted[pick % accepted.length];
+      const choice = ofPower ? powerLevels : accepted;
+      const event = choice[pick % choice.length];
       if (state !== undefined && event !== undefined) {
         states[at % states.length] = stateWith(state, event.pdu.type, event.pdu.state_key ?? "", event.eventId);
       }
@@ -86,7 +88,7 @@ export function arbitraryMixedStates(version: RoomVersion, maxSteps = 40): fc.Ar
 
 function grow(version: RoomVersion, steps: readonly Step[]): GrownRoom {
   const room = aRoom(version);
-  const branches: Branch[] = [openRoom(room, { [BOB]: 50 }, [BOB, CHARLIE])];
+  const branches: Branch[] = [openRoom(room, steps.length % 2 === 0 ? {} : { [BOB]: 50 }, [BOB, CHARLIE])];
   const accepted = new Set(room.events.keys());
   for (const step of steps) {
     const index = step.branch % branches.length;
