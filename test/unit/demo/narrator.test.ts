@@ -20,7 +20,9 @@ describe("createNarrator", () => {
     for (let percent = 0; percent <= 30; percent++) narrator.progress(percent / 100, `${percent} events`);
     narrator.endProgress();
     narrator.good("done");
-    const controls = text().split("").filter((character) => character < " " && character !== "\n");
+    const controls = text()
+      .split("")
+      .filter((character) => character < " " && character !== "\n");
     expect(controls).toEqual([]);
     expect(text().match(/ %/g)).toHaveLength(4);
     expect(text().endsWith("  ok  done\n")).toBe(true);
