@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { generate } from "selfsigned";
+import type { JsonObject } from "../../../src/matrix/json.ts";
 
 export interface HomeserverConfig {
   readonly serverName: string;
@@ -10,6 +11,8 @@ export interface HomeserverConfig {
   readonly dataDir: string;
   /** `sqlite`, or the URL of an empty PostgreSQL database. */
   readonly database: string;
+  /** Put over the settings of tests, by their names at the top level of `homeserver.yaml`. */
+  readonly overrides?: JsonObject;
 }
 
 const NO_LIMIT = { per_second: 100_000, burst_count: 100_000 };
@@ -81,6 +84,7 @@ function settings(config: HomeserverConfig, file: (name: string) => string): obj
     presence: { enabled: true },
     ...LOOPBACK_FEDERATION,
     ...UNLIMITED,
+    ...config.overrides,
   };
 }
 

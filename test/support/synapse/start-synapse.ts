@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { JsonObject } from "../../../src/matrix/json.ts";
 import { writeHomeserverConfig } from "./homeserver-config.ts";
 import { installSynapse } from "./install.ts";
 
@@ -16,6 +17,8 @@ export interface SynapseOptions {
   readonly database?: string;
   /** Made if absent; holds the configuration, key, database and log. */
   readonly dataDir: string;
+  /** Put over the settings of tests, by their names at the top level of `homeserver.yaml`. */
+  readonly overrides?: JsonObject;
 }
 
 /** A running Synapse. The functions of `synapse-client.ts` use it. */
@@ -45,8 +48,9 @@ export async function startSynapse(options: SynapseOptions): Promise<Synapse> {
   await mkdir(options.dataDir, { recursive: true });
   const [federationPort, clientPort] = await freePorts(options.serverPort);
   const serverName = `localhost:${federationPort}`;
-  const { dataDir, database = "sqlite" } = options;
-  const configPath = await writeHomeserverConfig({ serverName, federationPort, clientPort, dataDir, database });
+  const { dataDir, database = "sqlite", overrides = {} } = options;
+  const config = { serverName, federationPort, clientPort, dataDir, database, overrides };
+  const configPath = await writeHomeserverConfig(config);
   const child = spawn(python, [join(import.meta.dirname, "run.py"), "-c", configPath], {
     cwd: dataDir,
     stdio: ["pipe", "ignore", "pipe"],

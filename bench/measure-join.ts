@@ -1,0 +1,140 @@
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import type { ChatClient } from "../demo/chat-client.ts";
+import { compareStates } from "../demo/compare-states.ts";
+import type { RoomId } from "../src/matrix/identifiers.ts";
+import type { ResidentProcess } from "../test/resident/spawn-resident.ts";
+import { cpuSecondsOf, cpuSecondsOfFamily, forgetPeak, peakMebibytesOf } from "./process-figures.ts";
+import type { Processes, Product } from "./products.ts";
+
+/** One join of one room by one product. Times in seconds, of the wall or of the processor; memory in MiB. */
+export interface JoinFigures {
+  readonly joinReturns: number;
+  /** From the return of the join until the room is not partial any more. */
+  readonly resyncEnds: number;
+  /** Of the product's own processes together. */
+  readonly cpu: number;
+  readonly postgresCpu: number;
+  readonly temporalCpu: number;
+  /** The highest resident sets of the product's own processes, added up. */
+  readonly peakMemory: number;
+  readonly parts: Readonly<Record<string, { readonly cpu: number; readonly peakMemory: number }>>;
+}
+
+export interface Joining {
+  readonly product: Product;
+  readonly client: ChatClient;
+  readonly resident: ResidentProcess;
+  readonly roomId: RoomId;
+  readonly members: number;
+}
+
+const LOOK_EVERY_MS = 10;
+const SETTLE_MS = 500;
+
+/** Far beyond what any of the two needs: a resync that has stopped must end the bench, not hang it. */
+export const patienceMs = (members: number): number => 120_000 + members * 30;
+
+/**
+ * Joins the room, waits until its state is whole, and compares it with the resident's.
+ *
+ * @throws Error if the join was not a light one, the resync does not end, or the state is not the resident's
+ */
+export async function measureJoin(joining: Joining): Promise<JoinFigures> {
+  const { product, client, resident, roomId } = joining;
+  const via = resident.serverNames[0] ?? "";
+  // What was begun before, such as the news of another server's join, is not this join's.
+  await delay(SETTLE_MS);
+  const database = new pg.Client({ connectionString: product.databaseUrl });
+  await database.connect();
+  try {
+    const processes = await product.processes();
+    for (const pid of Object.values(processes.own)) forgetPeak(pid);
+    const before = cpuOf(processes);
+    const from = performance.now();
+    await client.join(roomId, via);
+    const joined = performance.now();
+    await untilWhole(joining, database);
+    const settled = performance.now();
+    const figures = usageSince(processes, before);
+    await assertSameProcesses(product, processes);
+    await assertLight(joining);
+    await assertSameState(joining);
+    return { joinReturns: (joined - from) / 1000, resyncEnds: (settled - joined) / 1000, ...figures };
+  } finally {
+    await database.end();
+  }
+}
+
+/** Both products keep a row in a table of this name for as long as the room's state is partial. */
+async function untilWhole({ product, roomId, members }: Joining, database: pg.Client): Promise<void> {
+  const until = performance.now() + patienceMs(members);
+  for (;;) {
+    const { rowCount } = await database.query("SELECT 1 FROM partial_state_rooms WHERE room_id = $1", [roomId]);
+    if (rowCount === 0) return;
+    if (performance.now() > until) {
+      throw new Error(`the resync of ${product.name} has not ended after ${patienceMs(members) / 1000} s`);
+    }
+    await delay(LOOK_EVERY_MS);
+  }
+}
+
+interface Cpu {
+  readonly own: Readonly<Record<string, number>>;
+  readonly postgres: number;
+  readonly temporal: number;
+}
+
+function cpuOf({ own, postgres, temporal }: Processes): Cpu {
+  return {
+    own: Object.fromEntries(Object.entries(own).map(([part, pid]) => [part, cpuSecondsOf(pid)])),
+    postgres: cpuSecondsOfFamily(postgres),
+    temporal: temporal === undefined ? 0 : cpuSecondsOf(temporal),
+  };
+}
+
+function usageSince(processes: Processes, before: Cpu): Omit<JoinFigures, "joinReturns" | "resyncEnds"> {
+  const now = cpuOf(processes);
+  const parts = Object.fromEntries(
+    Object.entries(processes.own).map(([part, pid]) => {
+      const cpu = (now.own[part] ?? 0) - (before.own[part] ?? 0);
+      return [part, { cpu, peakMemory: peakMebibytesOf(pid) }];
+    }),
+  );
+  const all = Object.values(parts);
+  return {
+    cpu: all.reduce((sum, part) => sum + part.cpu, 0),
+    postgresCpu: now.postgres - before.postgres,
+    temporalCpu: now.temporal - before.temporal,
+    peakMemory: all.reduce((sum, part) => sum + part.peakMemory, 0),
+    parts,
+  };
+}
+
+async function assertSameProcesses(product: Product, before: Processes): Promise<void> {
+  const now = await product.processes();
+  if (JSON.stringify(now) !== JSON.stringify(before)) {
+    throw new Error(`a process of ${product.name} was replaced while it was measured`);
+  }
+}
+
+/** Otherwise the figures would be those of a full join. */
+async function assertLight({ product, resident, roomId }: Joining): Promise<void> {
+  const asked = `/send_join/${encodeURIComponent(roomId)}/`;
+  const requests = await resident.call("requests");
+  const light = requests.some(
+    ({ origin, uri, status }) =>
+      origin === product.serverName && status === 200 && uri.includes(asked) && uri.includes("omit_members=true"),
+  );
+  if (!light) throw new Error(`${product.name} did not ask for a join without members`);
+}
+
+async function assertSameState({ product, client, resident, roomId }: Joining): Promise<void> {
+  const theirs = new Map(await resident.call("fullState", roomId));
+  const { compared, different } = compareStates(await client.fullState(roomId), theirs);
+  if (different.length === 0) return;
+  const shown = different.slice(0, 5).map((key) => key.replace("\u001f", " / "));
+  throw new Error(
+    `${product.name} holds a wrong state: ${different.length} of ${compared} entries differ, such as ${shown.join(", ")}`,
+  );
+}
