@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdir } from "node:fs/promises";
+import { mkdir, open, readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -24,11 +24,17 @@ function answers(port: number): Promise<boolean> {
   });
 }
 
-async function untilReady(child: ChildProcess, ports: readonly number[]): Promise<void> {
+async function lastLines(file: string): Promise<string> {
+  const text = await readFile(file, "utf8");
+  return text.trimEnd().split("\n").slice(-10).join("\n");
+}
+
+async function untilReady(child: ChildProcess, ports: readonly number[], log: string): Promise<void> {
   const until = Date.now() + READY_WITHIN_MS;
   for (;;) {
     if (child.exitCode !== null || child.signalCode !== null) {
-      throw new Error(`the embedded Temporal ended at its start (exit code ${child.exitCode ?? child.signalCode})`);
+      const how = `exit code ${child.exitCode ?? child.signalCode}`;
+      throw new Error(`the embedded Temporal ended at its start (${how}):\n${await lastLines(log)}`);
     }
     const ready = await Promise.all(ports.map(answers));
     if (ready.every(Boolean)) {
@@ -42,16 +48,6 @@ async function untilReady(child: ChildProcess, ports: readonly number[]): Promis
   }
 }
 
-function logLines(child: ChildProcess, logger: Logger): void {
-  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-    for (const line of text.split("\n").filter((part) => part.trim() !== "")) {
-      logger.warn({ component: "temporal-server" }, line);
-    }
-  });
-  // Read and dropped, lest the pipe fill and the server wait on it.
-  child.stdout?.resume();
-}
-
 /**
  * Starts Temporal's development server on loopback with its state in the data directory, and waits until it answers.
  * Its search attributes are there from the start.
@@ -59,25 +55,32 @@ function logLines(child: ChildProcess, logger: Logger): void {
 export async function startEmbeddedTemporal(options: EmbeddedTemporalOptions): Promise<ChildProcess> {
   const folder = join(options.dataDir, "temporal");
   await mkdir(folder, { recursive: true, mode: 0o700 });
+  const logPath = join(folder, "temporal.log");
+  // A file and no pipe: a pipe that nobody reads any more would end the server in the middle of its work.
+  const log = await open(logPath, "a", 0o600);
   const attributes = ["MatrixRoomId=Keyword", "ResyncPhase=Keyword", "PartialEvents=Int"];
-  const child = spawn(
-    options.cli,
-    [
-      "server",
-      "start-dev",
-      "--ip=127.0.0.1",
-      `--port=${options.port}`,
-      `--ui-port=${options.uiPort}`,
-      `--db-filename=${join(folder, "temporal.db")}`,
-      "--log-level=error",
-      "--log-format=json",
-      ...attributes.map((attribute) => `--search-attribute=${attribute}`),
-    ],
-    // A session of its own: Ctrl-C in the terminal is for us, and the resyncs are drained first.
-    { stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, DO_NOT_TRACK: "1" } },
-  );
-  const failed = new Promise<never>((_resolve, reject) => child.once("error", reject));
-  logLines(child, options.logger);
-  await Promise.race([untilReady(child, [options.port, options.uiPort]), failed]);
-  return child;
+  try {
+    const child = spawn(
+      options.cli,
+      [
+        "server",
+        "start-dev",
+        "--ip=127.0.0.1",
+        `--port=${options.port}`,
+        `--ui-port=${options.uiPort}`,
+        `--db-filename=${join(folder, "temporal.db")}`,
+        "--log-level=error",
+        "--log-format=json",
+        ...attributes.map((attribute) => `--search-attribute=${attribute}`),
+      ],
+      // A session of its own: Ctrl-C in the terminal is for us, and the resyncs are drained first.
+      { stdio: ["ignore", log.fd, log.fd], detached: true, env: { ...process.env, DO_NOT_TRACK: "1" } },
+    );
+    const failed = new Promise<never>((_resolve, reject) => child.once("error", reject));
+    await Promise.race([untilReady(child, [options.port, options.uiPort], logPath), failed]);
+    options.logger.info({ pid: child.pid, port: options.port, log: logPath }, "the embedded Temporal is ready");
+    return child;
+  } finally {
+    await log.close();
+  }
 }
