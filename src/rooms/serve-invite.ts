@@ -48,6 +48,7 @@ export async function serveInvite(ctx: RoomsContext, invitation: Invitation): Pr
     throw forbidden(`the room's access control list denies ${invitation.origin}`);
   }
   const { event, invited } = await readInvite(ctx, invitation, rules);
+  requireRoomState(invitation, rules);
   const signed: Event = { ...event, pdu: signEvent(event.pdu, ctx.serverName, ctx.signingKey, rules) };
   if (await weAreInRoom(ctx, event.roomId)) {
     const member = await membershipOf(ctx.database.pool, event.roomId, invited);
@@ -89,6 +90,25 @@ async function readInvite(
   const { dropped } = await verifyPdus(ctx, { roomId, rules, pdus: [pdu] });
   if (dropped[0] !== undefined) throw forbidden(dropped[0].reason);
   return { event, invited };
+}
+
+/**
+ * Since specification 1.16 the room is described by whole events, its create event among them, which from room version
+ * 12 on proves the room's id. Other events are only shown to the user, so their signatures are not worth asking for
+ * keys. To older room versions servers still send stripped events.
+ *
+ * @throws MatrixError 400 M_MISSING_PARAM, 400 M_INVALID_PARAM
+ */
+function requireRoomState({ roomId, inviteRoomState }: Invitation, rules: RoomVersionRules): void {
+  if (!rules.roomIdIsCreateEventHash) return;
+  const verdicts = inviteRoomState.map((entry) => parsePdu(entry, rules));
+  const events = verdicts.flatMap((verdict) => (verdict.ok && verdict.event.roomId === roomId ? [verdict.event] : []));
+  if (events.length < verdicts.length) {
+    throw new MatrixError(400, "M_INVALID_PARAM", "invite_room_state holds something else than events of the room");
+  }
+  if (!events.some(({ pdu }) => pdu.type === "m.room.create" && pdu.state_key === "")) {
+    throw new MatrixError(400, "M_MISSING_PARAM", "invite_room_state lacks the create event");
+  }
 }
 
 interface AcceptedInvite {

@@ -1,10 +1,7 @@
 import type { MembershipTemplate } from "../federation-api/endpoints.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import type { Pdu } from "../matrix/event.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { loadEvents } from "../storage/events.ts";
-import { lookUpManyInSnapshot } from "../storage/state-snapshots.ts";
 import type { RoomsContext } from "./context.ts";
 import { requireVersion } from "./serve-join.ts";
 import {
@@ -14,6 +11,7 @@ import {
   type SentMembership,
 } from "./serve-membership.ts";
 import { requireUserOf, residentRoom, type RoomQuestion, type ServedRoom } from "./served-room.ts";
+import { inviteRoomState } from "./stripped-state.ts";
 
 /**
  * A knock event for another server's user to complete and sign.
@@ -33,17 +31,6 @@ export async function serveMakeKnock(
   return await membershipTemplate(ctx, room, { userId, content: { membership: "knock" } });
 }
 
-/** What a user may know of a room before they are let in. */
-const SHOWN_TO_KNOCKERS = [
-  "m.room.create",
-  "m.room.join_rules",
-  "m.room.name",
-  "m.room.avatar",
-  "m.room.topic",
-  "m.room.canonical_alias",
-  "m.room.encryption",
-] as const;
-
 /**
  * Takes a knock into the room.
  *
@@ -51,15 +38,12 @@ const SHOWN_TO_KNOCKERS = [
  * @throws MatrixError 404 M_NOT_FOUND, 403 M_FORBIDDEN, 400 M_BAD_JSON
  * @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1send_knockroomideventid
  */
-export async function serveSendKnock(ctx: RoomsContext, sent: SentMembership): Promise<readonly Pdu[]> {
+export async function serveSendKnock(ctx: RoomsContext, sent: SentMembership): Promise<readonly JsonObject[]> {
   const room = await residentRoom(ctx, sent);
   requireKnocking(room);
   const event = readSentMembership(room, sent, "knock");
   await acceptSentMembership(ctx, room, { event, origin: sent.origin });
-  const keys = SHOWN_TO_KNOCKERS.map((type) => [type, ""] as const);
-  const ids = await lookUpManyInSnapshot(ctx.database.pool, room.snapshotId, keys);
-  const events = await loadEvents(ctx.database.pool, [...ids.values()]);
-  return [...events.values()].map(({ pdu }) => pdu);
+  return await inviteRoomState(ctx.database.pool, room.snapshotId);
 }
 
 function requireKnocking(room: ServedRoom): void {

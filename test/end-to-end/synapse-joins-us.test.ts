@@ -129,9 +129,9 @@ describe("a real Synapse", () => {
     expect(log).toContain("/_matrix/federation/v1/state_ids/");
   });
 
-  it("invites our user, who joins, and refuses an invitation of ours", async () => {
+  it.each<RoomVersion>(["11", "12"])("invites our user to a room of version %s, who joins", async (version) => {
     const roomId = await createSynapseRoom(bob, {
-      version: "11",
+      version,
       preset: "private_chat",
       options: { name: "Private" },
     });
@@ -140,7 +140,9 @@ describe("a real Synapse", () => {
     expect(joined).toMatchObject({ code: 0, stderr: "" });
     const said = (await alice.say(roomId, "thank you")) as EventId;
     await synapseSees(roomId, said);
+  });
 
+  it("refuses an invitation of ours", async () => {
     const back = await ourRoom("11", { preset: "private_chat", invite: [bob.userId] });
     expect(await membership(back, bob.userId)).toBe("invite");
     // Not in the room, it refuses by make_leave and send_leave.

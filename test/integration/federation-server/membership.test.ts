@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Event, Pdu } from "../../../src/matrix/event.ts";
-import { eventIdOf } from "../../../src/matrix/hashes.ts";
+import { eventIdOf, roomIdOfCreateEvent } from "../../../src/matrix/hashes.ts";
 import type { RoomId, UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
 import { redact } from "../../../src/matrix/redaction.ts";
@@ -166,32 +166,46 @@ describe("invite", () => {
 
   const NAME = { type: "m.room.name", state_key: "", sender: BOB, content: { name: "Theirs" } };
 
-  it.each<RoomVersion>(["1", "6", "11", "12"])(
-    "is signed and stored for our user in room version %s",
-    async (version) => {
-      const rules = rulesFor(version);
-      const event = anInvite(version, version === "1" ? { room_id: "!one:them.example" } : {});
-      const before = await currentStreamPosition(ctx.database.pool);
-      const extra = { ...NAME, event_id: "$x", hashes: {}, unsigned: { age: 1 } };
-      const answer = await sendInvite(event, version, [extra, "nonsense", { type: "m.room.topic" }]);
-      expect(answer.status).toBe(200);
-      const { event: signed } = answer.body as { readonly event: Pdu };
-      expect(eventIdOf(signed, rules)).toBe(event.eventId);
-      const { keyId, publicKey } = ctx.signingKey;
-      expect(verifyJsonSignature(redact(signed, rules), "us.example", keyId, publicKey)).toBe(true);
-      expect(Object.keys(signed.signatures ?? {}).toSorted()).toEqual(["them.example", "us.example"]);
+  it.each<RoomVersion>(["1", "6", "11"])("is signed and stored for our user in room version %s", async (version) => {
+    const rules = rulesFor(version);
+    const event = anInvite(version, version === "1" ? { room_id: "!one:them.example" } : {});
+    const before = await currentStreamPosition(ctx.database.pool);
+    const extra = { ...NAME, event_id: "$x", hashes: {}, unsigned: { age: 1 } };
+    const answer = await sendInvite(event, version, [extra, "nonsense", { type: "m.room.topic" }]);
+    expect(answer.status).toBe(200);
+    const { event: signed } = answer.body as { readonly event: Pdu };
+    expect(eventIdOf(signed, rules)).toBe(event.eventId);
+    const { keyId, publicKey } = ctx.signingKey;
+    expect(verifyJsonSignature(redact(signed, rules), "us.example", keyId, publicKey)).toBe(true);
+    expect(Object.keys(signed.signatures ?? {}).toSorted()).toEqual(["them.example", "us.example"]);
 
-      const stored = await loadEvent(ctx.database.pool, event.eventId);
-      expect(stored).toMatchObject({ outlier: true, rejection: null, roomId: event.roomId });
-      expect(Object.keys(stored?.pdu.signatures ?? {})).toContain("us.example");
-      const to = await currentStreamPosition(ctx.database.pool);
-      expect(await localMembershipChanges(ctx.database.pool, ALICE, { from: before, to })).toEqual([
-        expect.objectContaining({ roomId: event.roomId, membership: "invite", eventId: event.eventId }),
-      ]);
-      const shown = await loadInviteRoomStates(ctx.database.pool, [event.eventId]);
-      expect(shown.get(event.eventId)).toEqual([NAME]);
-    },
-  );
+    const stored = await loadEvent(ctx.database.pool, event.eventId);
+    expect(stored).toMatchObject({ outlier: true, rejection: null, roomId: event.roomId });
+    expect(Object.keys(stored?.pdu.signatures ?? {})).toContain("us.example");
+    const to = await currentStreamPosition(ctx.database.pool);
+    expect(await localMembershipChanges(ctx.database.pool, ALICE, { from: before, to })).toEqual([
+      expect.objectContaining({ roomId: event.roomId, membership: "invite", eventId: event.eventId }),
+    ]);
+    const shown = await loadInviteRoomStates(ctx.database.pool, [event.eventId]);
+    expect(shown.get(event.eventId)).toEqual([NAME]);
+  });
+
+  it("proves its room by the create event in room version 12", async () => {
+    const rules = rulesFor("12");
+    const created = { type: "m.room.create", state_key: "", sender: BOB, content: { room_version: "12" } };
+    const place = { prev_events: [], auth_events: [], depth: 1 };
+    const create = them.complete({ ...created, ...place }, rules).pdu;
+    const room_id = roomIdOfCreateEvent(create, rules);
+    const name = them.complete({ ...NAME, ...place, room_id }, rules).pdu;
+    const event = anInvite("12", { room_id });
+    const invalid = { status: 400, body: { errcode: "M_INVALID_PARAM" } };
+    expect(await sendInvite(event, "12", [name])).toMatchObject({ status: 400, body: { errcode: "M_MISSING_PARAM" } });
+    expect(await sendInvite(event, "12", [create, NAME])).toMatchObject(invalid);
+    expect(await sendInvite(anInvite("12"), "12", [create])).toMatchObject(invalid);
+    expect(await sendInvite(event, "12", [create, name])).toMatchObject({ status: 200 });
+    const shown = await loadInviteRoomStates(ctx.database.pool, [event.eventId]);
+    expect(shown.get(event.eventId)).toEqual([created, NAME]);
+  });
 
   it("is told to the user once, however often it is sent", async () => {
     const event = anInvite("11");
