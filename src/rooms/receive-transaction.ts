@@ -64,9 +64,9 @@ interface RoomPdus {
 async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<TransactionResults> {
   const { pool } = ctx.database;
   const { roomId, origin } = input;
-  if (await isJoinUnderWay(pool, roomId)) return await keepUntilJoined(ctx, input);
   const rules = await roomRules(pool, roomId);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (!weAreIn && (await isJoinUnderWay(pool, roomId))) return await keepUntilJoined(ctx, input);
   if (rules === undefined || !weAreIn) return allDropped(input, rules, "this server is not in the room");
 
   const results: Record<EventId, { error?: string }> = {};

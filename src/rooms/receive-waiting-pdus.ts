@@ -5,6 +5,7 @@ import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { serverNameOf } from "../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { hasState, loadEvents } from "../storage/events.ts";
+import { forgetStaleJoins, isJoinUnderWay } from "../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import { deleteResyncStateIds } from "../storage/resync-state-ids.ts";
 import { roomRules } from "../storage/rooms.ts";
@@ -17,12 +18,15 @@ import {
 } from "../storage/waiting-pdus.ts";
 import type { RoomsContext } from "./context.ts";
 import { fetchForeignState } from "./fetch-foreign-state.ts";
-import { receiveVerifiedEvent } from "./receive-pdu.ts";
+import { receiveKeptPdus, receiveVerifiedEvent } from "./receive-pdu.ts";
 
 /** Between two looks at the table. */
 const INTERVAL_MS = 1_000;
 
 const AT_ONCE = 50;
+
+/** A join that takes longer has been ended by a crash. */
+const JOIN_ABANDONED_AFTER_MS = 15 * 60_000;
 
 /** The wait doubles with each attempt, up to this. */
 const MOST_BACK_OFF_MS = 5 * 60_000;
@@ -71,8 +75,18 @@ async function sleep(ms: number, stopped: AbortSignal): Promise<void> {
 
 /** One round: each PDU that is due is tried again, the state at its missing prev_events fetched first. */
 export async function receiveWaitingPdus(ctx: RoomsContext): Promise<void> {
-  for (const waiting of await dueWaitingPdus(ctx.database.pool, { now: ctx.now(), limit: AT_ONCE })) {
-    if (waiting.reason === "missing-prev-events") await receiveWaiting(ctx, waiting);
+  const { pool } = ctx.database;
+  await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
+  for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE })) {
+    switch (waiting.reason) {
+      case "missing-prev-events":
+        await receiveWaiting(ctx, waiting);
+        break;
+      case "join-under-way":
+        // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
+        if (await isJoinUnderWay(pool, waiting.roomId)) await postpone(ctx, waiting);
+        else await receiveKeptPdus(ctx, waiting.roomId);
+    }
   }
 }
 

@@ -6,6 +6,7 @@ import { leaveRoom } from "../../../src/rooms/leave-room.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive-waiting-pdus.ts";
 import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
+import { beginJoin, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
 import { joinedRooms } from "../../../src/storage/memberships.ts";
 import { countPartialEvents, partialRoom, partialRoomServers } from "../../../src/storage/partial-state.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
@@ -165,6 +166,22 @@ describe("joinRoom", () => {
     await driveResync(sidecar.ctx, room.roomId, joined.eventId);
     expect(await loadEvent(database.pool, early.eventId)).toMatchObject({ outlier: false, rejection: null });
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("leaves nothing waiting that a crash in the middle of it had kept", async () => {
+    members += 1;
+    const room = resident.hostRoom({ members });
+    const { roomId } = room;
+    const crashed = { roomId, userId: sidecar.userId, since: Date.now() - 60 * 60_000 };
+    await beginJoin(database.pool, crashed);
+    const { results } = await resident.sendMessage(room, resident.founder, "lost?", { to: [sidecar.serverName] });
+    expect(results).toMatchObject([{ status: 200 }]);
+    expect(await countWaitingPdus(database.pool, roomId)).toBe(1);
+
+    await receiveWaitingPdus(sidecar.ctx);
+
+    expect(await countWaitingPdus(database.pool, roomId)).toBe(0);
+    expect(await isJoinUnderWay(database.pool, roomId)).toBe(false);
   });
 
   it("takes a full answer as a full join that needs no resync", async () => {
