@@ -29,15 +29,26 @@ async function lastLines(file: string): Promise<string> {
   return text.trimEnd().split("\n").slice(-10).join("\n");
 }
 
-async function untilReady(child: ChildProcess, ports: readonly number[], log: string): Promise<void> {
+/** Printed once the server listens: that its ports answer does not tell whether it is ours that does. */
+const BANNER = /^Temporal Server:/m;
+
+interface Starting {
+  readonly child: ChildProcess;
+  readonly ports: readonly number[];
+  readonly log: string;
+  /** The log's length before this start. */
+  readonly logStart: number;
+}
+
+async function untilReady({ child, ports, log, logStart }: Starting): Promise<void> {
   const until = Date.now() + READY_WITHIN_MS;
   for (;;) {
     if (child.exitCode !== null || child.signalCode !== null) {
       const how = `exit code ${child.exitCode ?? child.signalCode}`;
       throw new Error(`the embedded Temporal ended at its start (${how}):\n${await lastLines(log)}`);
     }
-    const ready = await Promise.all(ports.map(answers));
-    if (ready.every(Boolean)) {
+    const announced = BANNER.test((await readFile(log)).subarray(logStart).toString());
+    if (announced && (await Promise.all(ports.map(answers))).every(Boolean)) {
       return;
     }
     if (Date.now() > until) {
@@ -58,6 +69,7 @@ export async function startEmbeddedTemporal(options: EmbeddedTemporalOptions): P
   const logPath = join(folder, "temporal.log");
   // A file and no pipe: a pipe that nobody reads any more would end the server in the middle of its work.
   const log = await open(logPath, "a", 0o600);
+  const { size: logStart } = await log.stat();
   const attributes = ["MatrixRoomId=Keyword", "ResyncPhase=Keyword", "PartialEvents=Int"];
   try {
     const child = spawn(
@@ -77,7 +89,8 @@ export async function startEmbeddedTemporal(options: EmbeddedTemporalOptions): P
       { stdio: ["ignore", log.fd, log.fd], detached: true, env: { ...process.env, DO_NOT_TRACK: "1" } },
     );
     const failed = new Promise<never>((_resolve, reject) => child.once("error", reject));
-    await Promise.race([untilReady(child, [options.port, options.uiPort], logPath), failed]);
+    const starting = { child, ports: [options.port, options.uiPort], log: logPath, logStart };
+    await Promise.race([untilReady(starting), failed]);
     options.logger.info({ pid: child.pid, port: options.port, log: logPath }, "the embedded Temporal is ready");
     return child;
   } finally {

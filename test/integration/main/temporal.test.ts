@@ -62,6 +62,25 @@ describe("with an embedded Temporal", () => {
       within: (work) => link.within(work),
     });
 
+  describe("startEmbeddedTemporal", () => {
+    it("takes no other server on its port for its own", async () => {
+      const second = join(dataDir, "second");
+      const options = { cli: await temporalCli(), dataDir: second, port, uiPort: await freePort(), logger };
+      await expect(startEmbeddedTemporal(options)).rejects.toThrow(/ended at its start \(exit code 1\)[^]*in use/);
+    });
+
+    it("says which program can't be started", async () => {
+      const options = {
+        cli: "/nonexistent/temporal",
+        dataDir,
+        port: await freePort(),
+        uiPort: await freePort(),
+        logger,
+      };
+      await expect(startEmbeddedTemporal(options)).rejects.toThrow(/nonexistent\/temporal ENOENT/);
+    });
+  });
+
   describe("createResyncStarter", () => {
     it("starts the workflow under the room's id, with what the UI needs to tell the story", async () => {
       await createResyncStarter(link, SERVER).start(room, "$join");
