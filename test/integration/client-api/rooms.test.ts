@@ -121,6 +121,13 @@ describe("membership", () => {
     expect((await bob.call("GET", at(roomId, `event/${key(secret)}`))).status).toBe(404);
   });
 
+  it("shows nothing to those who declined an invitation", async () => {
+    const roomId = await alice.createRoom("11", { invite: [bob.userId] });
+    await bob.ok("POST", at(roomId, "leave"));
+    expect((await bob.call("GET", at(roomId, "state"))).status).toBe(403);
+    expect((await bob.call("GET", at(roomId, "messages"), { query: { dir: "b" } })).status).toBe(403);
+  });
+
   it("lists members, all or of one membership", async () => {
     const roomId = await alice.createRoom("11", { invite: [bob.userId] });
     const users = async (query: Record<string, string>): Promise<string[]> =>

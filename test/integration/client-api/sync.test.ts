@@ -1,4 +1,9 @@
 import { describe, expect, it } from "vitest";
+import type { EventId } from "../../../src/matrix/identifiers.ts";
+import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { transaction } from "../../../src/storage/database.ts";
+import { lockRoom, setCurrentSnapshot } from "../../../src/storage/rooms.ts";
+import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startLoopbackClientApi } from "../../support/loopback-client.ts";
 import type { Body, TestClient } from "../../support/loopback-client.ts";
@@ -197,6 +202,28 @@ describe("sync", () => {
     }
     const before = (await alice.sync({ filter: limited(1) })).rooms.join[roomId].state.events;
     expect(before.find((event: Body) => event.type === "m.room.name").content).toEqual({ name: "Old" });
+  });
+
+  it("corrects what the timeline would make of the state where state resolution has decided otherwise", async () => {
+    const alice = await aUser();
+    const roomId = await alice.createRoom();
+    const name = async (text: string): Promise<EventId> =>
+      (await alice.ok("PUT", at(roomId, "state/m.room.name"), { body: { name: text } })).event_id;
+    const winner = await name("winner");
+    await alice.send(roomId, "between");
+    await name("loser");
+    await transaction(api.ctx.database, async (tx) => {
+      const room = await lockRoom(tx, roomId);
+      const changes = new Map([[stateKeyOf("m.room.name", ""), winner]]);
+      const parentId = room?.currentSnapshotId ?? null;
+      await setCurrentSnapshot(tx, roomId, await storeSnapshot(tx, roomId, { parentId, changes }));
+    });
+    const names = (events: readonly Body[]): Body[] => events.filter((event) => event.type === "m.room.name");
+    const after = (await alice.sync({ use_state_after: "true" })).rooms.join[roomId];
+    expect(names(after.state_after.events).map((event) => event.event_id)).toEqual([winner]);
+    // The timeline begins with the create event, before which there is no state.
+    const whole = (await alice.sync()).rooms.join[roomId];
+    expect(whole.state.events.map((event: Body) => event.event_id)).toEqual([winner]);
   });
 
   it("refuses a token or a filter of others", async () => {

@@ -14,7 +14,7 @@ interface Server {
   readonly api: LoopbackClientApi;
 }
 
-const databases = [await openTestDatabase(), await openTestDatabase()] as const;
+const databases = [await openTestDatabase(), await openTestDatabase(), await openTestDatabase()] as const;
 async function start(database: (typeof databases)[number]): Promise<Server> {
   const sidecar = await startInProcessSidecar(database);
   return { sidecar, api: await startLoopbackClientApi(database, sidecar.ctx) };
@@ -84,6 +84,19 @@ describe("an invitation over federation", () => {
     expect((await bob.sync()).rooms?.invite?.[roomId]).toBeUndefined();
   });
 
+  it("is gone for the user where the inviting server can't be told", async () => {
+    const three = await start(databases[2]);
+    const carol = await three.api.register("carol");
+    const roomId = await carol.createRoom("11", { invite: [bob.userId] });
+    await until(bob, (rooms) => rooms.invite?.[roomId] !== undefined);
+    const { next_batch: since } = await bob.sync({ filter: LAZY });
+    await three.sidecar.close();
+    await bob.ok("POST", at(roomId, "leave"));
+    const { rooms } = await bob.sync({ since, filter: LAZY });
+    expect(rooms.leave[roomId].timeline.events).toEqual([]);
+    expect((await bob.sync({ filter: LAZY })).rooms?.invite?.[roomId]).toBeUndefined();
+  });
+
   it("is refused before it is sent where the room does not allow it", async () => {
     const roomId = await alice.createRoom("11", { preset: "public_chat" });
     await alice.ok("POST", at(roomId, "ban"), { body: { user_id: bob.userId } });
@@ -99,6 +112,25 @@ describe("an invitation over federation", () => {
     expect(answer.body.error).toContain("localhost:1");
     const { chunk } = await alice.ok("GET", at(roomId, "members"));
     expect(chunk).toHaveLength(1);
+  });
+});
+
+describe("a redaction of another server's event", () => {
+  it("needs the power to redact", async () => {
+    const roomId = await alice.createRoom("11", { preset: "public_chat" });
+    await bob.ok("POST", `join/${key(roomId)}`, { query: { via: one.sidecar.serverName } });
+    const [mine, his] = [await alice.send(roomId, "mine"), await bob.send(roomId, "his")];
+    const arrival = (eventId: string) => (rooms: Body) =>
+      rooms.join?.[roomId]?.timeline.events.some((event: Body) => event.event_id === eventId);
+    await until(bob, arrival(mine));
+    await until(alice, arrival(his));
+    await alice.ok("PUT", at(roomId, `redact/${key(his)}/1`), { body: {} });
+    const { event_id: powerless } = await bob.ok("PUT", at(roomId, `redact/${key(mine)}/2`), { body: {} });
+    await until(alice, arrival(powerless));
+    const bodyOf = async (eventId: string): Promise<Body> =>
+      (await alice.ok("GET", at(roomId, `event/${key(eventId)}`))).content.body;
+    expect(await bodyOf(his)).toBeUndefined();
+    expect(await bodyOf(mine)).toBe("mine");
   });
 });
 
