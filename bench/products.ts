@@ -40,7 +40,9 @@ export interface Surroundings {
   readonly opened: (one: Stoppable) => void;
 }
 
-const LINES_OF_LOG = 15;
+function endOf(logFile: string): string {
+  return lastLines(logFile, 12).replaceAll(/^(.{300}).*$/gm, "$1 …");
+}
 
 /** As `npm start` runs it. */
 export async function openFastjoin({ directory, notary, fromSource, opened }: Surroundings): Promise<Product> {
@@ -60,7 +62,7 @@ export async function openFastjoin({ directory, notary, fromSource, opened }: Su
       }
       return { own: { supervisor, serve, worker }, postgres, temporal };
     },
-    endOfLog: () => lastLines(sidecar.logFile, LINES_OF_LOG),
+    endOfLog: () => endOf(sidecar.logFile),
   };
 }
 
@@ -86,6 +88,6 @@ export async function openSynapse({ directory, notary, opened }: Surroundings): 
     clientUrl: synapse.clientUrl,
     databaseUrl: postgres.url,
     processes: async () => ({ own: { synapse: synapse.pid }, postgres: postgres.pid, temporal: undefined }),
-    endOfLog: () => lastLines(join(home, "homeserver.log"), LINES_OF_LOG),
+    endOfLog: () => endOf(join(home, "homeserver.log")),
   };
 }
