@@ -1,118 +1,30 @@
-import { randomUUID } from "node:crypto";
-import { fileURLToPath } from "node:url";
-import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
-import { TestWorkflowEnvironment } from "@temporalio/testing";
-import { Worker } from "@temporalio/worker";
+import { WorkflowFailedError } from "@temporalio/client";
+import type { TestWorkflowEnvironment } from "@temporalio/testing";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Activities } from "../../activities/index.ts";
-import type { FetchOutcome } from "../../activities/resync-activities.ts";
-import {
-  MATRIX_ROOM_ID,
-  PARTIAL_EVENTS,
-  preferServerSignal,
-  progressQuery,
-  RESYNC_PHASE,
-  RESYNC_WORKFLOW,
-  retrySignal,
-  type ResyncInput,
-} from "../../workflows/contract.ts";
-import type { resync } from "../../workflows/resync-room.ts";
-import { temporalTestServer } from "../support/temporal-cli.ts";
+import { preferServerSignal, progressQuery, retrySignal } from "../../workflows/contract.ts";
+import { openWorkflowTheater, type Story, type WorkflowTheater } from "../support/resync-stories.ts";
 
 const DAY_MS = 24 * 60 * 60_000;
-const ROOM = "!room:example.org";
-const JOIN = "$join";
 
+let theater: WorkflowTheater;
 let environment: TestWorkflowEnvironment;
 
 beforeAll(async () => {
-  environment = await TestWorkflowEnvironment.createTimeSkipping({
-    server: { executable: { type: "existing-path", path: await temporalTestServer() } },
-  });
-  await environment.connection.operatorService.addSearchAttributes({
-    namespace: "default",
-    searchAttributes: { [MATRIX_ROOM_ID.name]: 2, [RESYNC_PHASE.name]: 2, [PARTIAL_EVENTS.name]: 3 },
-  });
+  theater = await openWorkflowTheater();
+  environment = theater.environment;
 });
 afterAll(async () => {
-  await environment.teardown();
+  await theater.close();
 });
-
-/** What the database and the servers would do: which is the room's story in each test. */
-interface Story {
-  /** The steps still to come; the last one is repeated. */
-  readonly steps: Awaited<ReturnType<Activities["nextResyncStep"]>>[];
-  readonly servers: readonly string[];
-  readonly ask: (server: string, attempt: number) => FetchOutcome | Promise<FetchOutcome>;
-}
-
-interface Told {
-  readonly asked: { readonly server: string; readonly at: number }[];
-  readonly repaired: string[][];
-  cancelled: number;
-}
-
-function activitiesOf(story: Story, told: Told): Activities {
-  let finished = false;
-  const steps = [...story.steps];
-  return {
-    nextResyncStep: async () => (finished ? { kind: "superseded" } : (steps[0] ?? { kind: "finish" })),
-    listServers: async () => story.servers,
-    fetchMissingState: async ({ server }) => {
-      told.asked.push({ server, at: await environment.currentTimeMs() });
-      const attempt = told.asked.filter((one) => one.server === server).length;
-      const outcome = await story.ask(server, attempt);
-      if (outcome.kind === "complete") steps.shift();
-      return outcome;
-    },
-    repairEvents: async ({ eventIds }) => {
-      told.repaired.push([...eventIds]);
-      steps.shift();
-      return { kind: "repaired", count: eventIds.length, rejectionsChanged: 0 };
-    },
-    finishResync: async () => {
-      finished = true;
-      return { kind: "completed", stateEvents: 3 };
-    },
-    recordCancelled: async () => {
-      told.cancelled += 1;
-    },
-    reconcileResyncs: async () => ({ started: 0 }),
-  };
-}
 
 const FETCH = { kind: "fetch", eventIds: ["$prev"], partialEvents: 1 } as const;
 const REPAIR = { kind: "repair", eventIds: ["$join"], partialEvents: 1 } as const;
 const FAILED = { kind: "failed", cause: "unreachable", detail: "no route" } as const;
 
-async function withResync(
-  story: Story,
-  test: (handle: WorkflowHandle<typeof resync>, told: Told) => Promise<void>,
-): Promise<Told> {
-  const told: Told = { asked: [], repaired: [], cancelled: 0 };
-  const taskQueue = randomUUID();
-  const worker = await Worker.create({
-    connection: environment.nativeConnection,
-    taskQueue,
-    workflowsPath: fileURLToPath(new URL("../../workflows/index.ts", import.meta.url)),
-    activities: activitiesOf(story, told),
-  });
-  const input: ResyncInput = { roomId: ROOM, joinEventId: JOIN };
-  await worker.runUntil(async () => {
-    const handle = await environment.client.workflow.start<typeof resync>(RESYNC_WORKFLOW, {
-      workflowId: `resync:${taskQueue}`,
-      taskQueue,
-      args: [input],
-    });
-    await test(handle, told);
-  });
-  return told;
-}
-
 describe("resync", () => {
   it("fetches, repairs and finishes", async () => {
     const story: Story = { steps: [FETCH, REPAIR], servers: ["a"], ask: () => ({ kind: "complete" }) };
-    const told = await withResync(story, async (handle) => {
+    const told = await theater.perform(story, async (handle) => {
       expect(await handle.result()).toBe("completed");
     });
     expect(told.asked.map((one) => one.server)).toEqual(["a"]);
@@ -127,7 +39,7 @@ describe("resync", () => {
       ask: async (server) =>
         server === "b" && (await environment.currentTimeMs()) - start > DAY_MS ? { kind: "complete" } : FAILED,
     };
-    const told = await withResync(story, async (handle) => {
+    const told = await theater.perform(story, async (handle) => {
       expect(await handle.result()).toBe("completed");
     });
     const last = told.asked.at(-1);
@@ -144,7 +56,7 @@ describe("resync", () => {
       servers: ["a", "b", "c"],
       ask: (server) => ({ ...FAILED, cause: causes[server as keyof typeof causes] }),
     };
-    await withResync(story, async (handle) => {
+    await theater.perform(story, async (handle) => {
       await environment.sleep("5s");
       const progress = await handle.query(progressQuery);
       expect(Object.fromEntries(progress.servers.map((server) => [server.name, server.cause]))).toEqual(causes);
@@ -160,7 +72,7 @@ describe("resync", () => {
       servers: ["a"],
       ask: (server) => (helpful && server === "z" ? { kind: "complete" } : { ...FAILED, cause: "forbidden" }),
     };
-    const told = await withResync(story, async (handle, seen) => {
+    const told = await theater.perform(story, async (handle, seen) => {
       await environment.sleep("1s");
       expect(seen.asked.map((one) => one.server)).toEqual(["a"]);
       await handle.signal(retrySignal);
@@ -175,7 +87,7 @@ describe("resync", () => {
 
   it("records a cancel before it ends as cancelled", async () => {
     const story: Story = { steps: [FETCH], servers: ["a"], ask: () => FAILED };
-    const told = await withResync(story, async (handle) => {
+    const told = await theater.perform(story, async (handle) => {
       await environment.sleep("1s");
       await handle.cancel();
       await expect(handle.result()).rejects.toThrow(WorkflowFailedError);
@@ -189,7 +101,7 @@ describe("resync", () => {
       ["left", "completed-by-leave"],
       ["superseded", "superseded"],
     ] as const) {
-      await withResync({ steps: [{ kind }], servers: [], ask: () => FAILED }, async (handle) => {
+      await theater.perform({ steps: [{ kind }], servers: [], ask: () => FAILED }, async (handle) => {
         expect(await handle.result()).toBe(outcome);
       });
     }
@@ -201,7 +113,7 @@ describe("resync", () => {
       servers: ["a"],
       ask: (_server, attempt) => (attempt === 700 ? { kind: "complete" } : FAILED),
     };
-    await withResync(story, async (handle) => {
+    await theater.perform(story, async (handle) => {
       const firstRun = (await handle.describe()).runId;
       expect(await handle.result()).toBe("completed");
       const last = await handle.describe();

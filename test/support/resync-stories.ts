@@ -1,0 +1,115 @@
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import type { WorkflowHandle } from "@temporalio/client";
+import { TestWorkflowEnvironment } from "@temporalio/testing";
+import {
+  bundleWorkflowCode,
+  DefaultLogger,
+  Runtime,
+  Worker,
+  type WorkflowBundleWithSourceMap,
+} from "@temporalio/worker";
+import type { Activities } from "../../activities/index.ts";
+import type { FetchOutcome } from "../../activities/resync-activities.ts";
+import {
+  MATRIX_ROOM_ID,
+  PARTIAL_EVENTS,
+  RESYNC_PHASE,
+  RESYNC_WORKFLOW,
+  type ResyncInput,
+} from "../../workflows/contract.ts";
+import type { resync } from "../../workflows/resync-room.ts";
+import { temporalTestServer } from "./temporal-cli.ts";
+
+/** What the database and the servers do in one resync. */
+export interface Story {
+  /** The steps still to come; after them, the room is to be finished. */
+  readonly steps: Awaited<ReturnType<Activities["nextResyncStep"]>>[];
+  readonly servers: readonly string[];
+  readonly ask: (server: string, attempt: number) => FetchOutcome | Promise<FetchOutcome>;
+}
+
+/** What the workflow made of it. */
+export interface Told {
+  readonly asked: { readonly server: string; readonly at: number }[];
+  readonly repaired: string[][];
+  cancelled: number;
+}
+
+/** Temporal's test server, whose clock leaps ahead, and the workflows, bundled once. */
+export interface WorkflowTheater {
+  readonly environment: TestWorkflowEnvironment;
+  perform(story: Story, test: (handle: WorkflowHandle<typeof resync>, told: Told) => Promise<void>): Promise<Told>;
+  close(): Promise<void>;
+}
+
+export async function bundleWorkflows(): Promise<WorkflowBundleWithSourceMap> {
+  const workflowsPath = fileURLToPath(new URL("../../workflows/index.ts", import.meta.url));
+  return await bundleWorkflowCode({ workflowsPath, logger: new DefaultLogger("ERROR") });
+}
+
+export async function openWorkflowTheater(): Promise<WorkflowTheater> {
+  Runtime.install({ logger: new DefaultLogger("ERROR") });
+  const environment = await TestWorkflowEnvironment.createTimeSkipping({
+    server: { executable: { type: "existing-path", path: await temporalTestServer() } },
+  });
+  const [KEYWORD, INT] = [2, 3];
+  await environment.connection.operatorService.addSearchAttributes({
+    namespace: "default",
+    searchAttributes: { [MATRIX_ROOM_ID.name]: KEYWORD, [RESYNC_PHASE.name]: KEYWORD, [PARTIAL_EVENTS.name]: INT },
+  });
+  const workflowBundle = await bundleWorkflows();
+  return {
+    environment,
+    close: () => environment.teardown(),
+    perform: async (story, test) => {
+      const told: Told = { asked: [], repaired: [], cancelled: 0 };
+      const taskQueue = randomUUID();
+      const worker = await Worker.create({
+        connection: environment.nativeConnection,
+        taskQueue,
+        workflowBundle,
+        activities: activitiesOf(environment, story, told),
+      });
+      const input: ResyncInput = { roomId: "!room:example.org", joinEventId: "$join" };
+      await worker.runUntil(async () => {
+        const handle = await environment.client.workflow.start<typeof resync>(RESYNC_WORKFLOW, {
+          workflowId: `resync:${taskQueue}`,
+          taskQueue,
+          args: [input],
+        });
+        await test(handle, told);
+      });
+      return told;
+    },
+  };
+}
+
+function activitiesOf(environment: TestWorkflowEnvironment, story: Story, told: Told): Activities {
+  let finished = false;
+  const steps = [...story.steps];
+  return {
+    nextResyncStep: async () => (finished ? { kind: "superseded" } : (steps[0] ?? { kind: "finish" })),
+    listServers: async () => story.servers,
+    fetchMissingState: async ({ server }) => {
+      told.asked.push({ server, at: await environment.currentTimeMs() });
+      const attempt = told.asked.filter((one) => one.server === server).length;
+      const outcome = await story.ask(server, attempt);
+      if (outcome.kind === "complete") steps.shift();
+      return outcome;
+    },
+    repairEvents: async ({ eventIds }) => {
+      told.repaired.push([...eventIds]);
+      steps.shift();
+      return { kind: "repaired", count: eventIds.length, rejectionsChanged: 0 };
+    },
+    finishResync: async () => {
+      finished = true;
+      return { kind: "completed", stateEvents: 3 };
+    },
+    recordCancelled: async () => {
+      told.cancelled += 1;
+    },
+    reconcileResyncs: async () => ({ started: 0 }),
+  };
+}
