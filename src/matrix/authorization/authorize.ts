@@ -88,7 +88,7 @@ function checkByPower(event: Event, create: Event, state: AuthState, rules: Room
 
   // v1 on, rule 8: if the event type's required power level is greater than the sender's power level, reject.
   const required = requiredLevel(event.pdu, state, rules);
-  if (senderLevel < required) {
+  if (!(senderLevel >= required)) {
     return reject("event.power", `${type} needs the power level ${required}, ${sender} has ${senderLevel}`);
   }
 

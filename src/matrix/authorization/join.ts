@@ -83,7 +83,7 @@ function checkAuthorisedJoin({ event, state, rules }: MembershipChange): AuthVer
   if (membershipIn(state, user) !== "join") {
     return reject("membership.join.restricted.authoriser-not-joined", `${user} is not in the room`);
   }
-  if (powerLevelOf(user, state, rules) < requiredLevel("invite", state, rules)) {
+  if (!(powerLevelOf(user, state, rules) >= requiredLevel("invite", state, rules))) {
     return reject("membership.join.restricted.authoriser-power", `${user} may not invite`);
   }
   // v8 on, rule 5.3.5.3: otherwise, allow.

@@ -1,15 +1,16 @@
 import type { Event, Pdu } from "../event.ts";
 import type { UserId } from "../identifiers.ts";
-import { LosslessNumber } from "../json.ts";
+import { isJsonObject, LosslessNumber } from "../json.ts";
 import type { JsonObject, JsonValue } from "../json.ts";
 import type { RoomVersionRules } from "../room-versions.ts";
-import { objectProperty, property } from "./content.ts";
+import { property } from "./content.ts";
 import { creatorsOf } from "./create.ts";
 import type { AuthState } from "./verdict.ts";
 
 /**
  * A power level. Infinity is the level of a creator in room version 12; a bigint stands only for what a number can't
- * hold exactly, so that `===` tells equal levels.
+ * hold exactly, so that `===` tells equal levels. NaN is a level that can't be read (v1–v9 let such into the power
+ * levels): ask `level >= required` and `level < other`, never the opposite, and it allows nothing.
  */
 export type Level = number | bigint;
 
@@ -66,7 +67,21 @@ export function parseLevel(value: JsonValue | undefined, rules: RoomVersionRules
 }
 
 function levelIn(content: JsonObject, key: string, rules: RoomVersionRules): Level | undefined {
-  return parseLevel(property(content, key), rules);
+  const value = property(content, key);
+  return value === undefined ? undefined : (parseLevel(value, rules) ?? NaN);
+}
+
+function levelInTable(
+  powerLevels: Event | undefined,
+  table: "events" | "users",
+  key: string,
+  rules: RoomVersionRules,
+): Level | undefined {
+  const value = powerLevels && property(powerLevels.pdu.content, table);
+  if (value === undefined) {
+    return undefined;
+  }
+  return isJsonObject(value) ? levelIn(value, key, rules) : NaN;
 }
 
 /**
@@ -100,26 +115,22 @@ export function userLevel(
   if (powerLevels === undefined) {
     return !rules.privilegedCreators && isCreator() ? 100 : 0;
   }
-  const { content } = powerLevels.pdu;
-  const users = objectProperty(content, "users");
-  return (users && levelIn(users, user, rules)) ?? namedLevel("users_default", powerLevels, rules);
+  return levelInTable(powerLevels, "users", user, rules) ?? namedLevel("users_default", powerLevels, rules);
 }
 
 /**
- * The level that is needed to send an event of this type: `events`, then `state_default` (50) or `events_default` (0).
- * Where there is no `m.room.power_levels` at all, nothing is needed.
+ * The level that is needed to send an event of this type: `events`, then `state_default` (50) or `events_default` (0);
+ * these defaults hold in a room without `m.room.power_levels`, too.
+ *
+ * @see https://spec.matrix.org/v1.19/client-server-api/#mroompower_levels
  */
 export function eventLevel(
   event: Pick<Pdu, "type" | "state_key">,
   powerLevels: Event | undefined,
   rules: RoomVersionRules,
 ): Level {
-  if (powerLevels === undefined) {
-    return 0;
-  }
-  const events = objectProperty(powerLevels.pdu.content, "events");
-  const own = events && levelIn(events, event.type, rules);
-  return own ?? namedLevel(event.state_key === undefined ? "events_default" : "state_default", powerLevels, rules);
+  const fallback = event.state_key === undefined ? "events_default" : "state_default";
+  return levelInTable(powerLevels, "events", event.type, rules) ?? namedLevel(fallback, powerLevels, rules);
 }
 
 /** {@link userLevel} in a state. */

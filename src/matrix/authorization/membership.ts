@@ -120,7 +120,7 @@ function checkLeave({ event, target, state, rules }: MembershipChange): AuthVerd
 
   // v1 on, rule 5.5.3: if the target is banned and the sender's power level is less than the ban level, reject.
   const senderLevel = powerLevelOf(sender, state, rules);
-  if (current === "ban" && senderLevel < requiredLevel("ban", state, rules)) {
+  if (current === "ban" && !(senderLevel >= requiredLevel("ban", state, rules))) {
     return reject("membership.leave.unban-power", `${sender} may not lift a ban`);
   }
 

@@ -11,7 +11,7 @@ import { allow, reject } from "./verdict.ts";
 import type { AuthState, AuthVerdict } from "./verdict.ts";
 
 const NAMED_LEVELS = Object.keys(DEFAULT_LEVELS) as readonly NamedLevel[];
-const TABLES = ["events", "notifications", "users"] as const;
+type Table = "events" | "notifications" | "users";
 
 /**
  * The rules for `m.room.power_levels`: rule 10 of room versions 1–2 and 12, rule 9 of the others. The numbers below
@@ -20,9 +20,17 @@ const TABLES = ["events", "notifications", "users"] as const;
  * @see https://spec.matrix.org/v1.19/rooms/v12/#authorization-rules
  */
 export function checkPowerLevels(event: Event, create: Event, state: AuthState, rules: RoomVersionRules): AuthVerdict {
-  const malformed = checkForm(event, create, rules);
+  const { sender, content } = event.pdu;
+
+  // v10 on, rules 10.1–10.3: every level is an integer, and events, notifications and users are objects of such.
+  // v1–v9: that is asked of users alone, where integers in strings count, too.
+  const malformed = rules.integerPowerLevels ? unreadableLevel(content, rules) : unreadableUser(content, rules);
   if (malformed !== undefined) {
-    return malformed;
+    return reject("power_levels.malformed", malformed);
+  }
+  const users = checkUsers(content, create, rules);
+  if (users !== undefined) {
+    return users;
   }
 
   // v1 on, rule 10.5: if there is no previous m.room.power_levels event in the room, allow.
@@ -31,7 +39,11 @@ export function checkPowerLevels(event: Event, create: Event, state: AuthState, 
     return allow("power_levels.first");
   }
 
-  const { sender, content } = event.pdu;
+  // v1–v9: what may be there can't always be compared. Refused, as by other servers.
+  const unreadable = unreadableLevel(previous.pdu.content, rules) ?? unreadableLevel(content, rules);
+  if (unreadable !== undefined) {
+    return reject("power_levels.malformed", unreadable);
+  }
   const senderLevel = userLevel(sender, create, previous, rules);
   const change: Change = { old: previous.pdu.content, new: content, sender, senderLevel, rules };
   return (
@@ -45,33 +57,39 @@ export function checkPowerLevels(event: Event, create: Event, state: AuthState, 
   );
 }
 
-/**
- * v10 on, rules 10.1–10.3: every level is an integer, `events`, `notifications` and `users` are objects of such, and
- * the keys of `users` are user ids. Before, the specification asks it of `users` only, where strings of digits count;
- * what can't be read as a level is refused in all places though, since no rule could compare it.
- */
-function checkForm(event: Event, create: Event, rules: RoomVersionRules): AuthVerdict | undefined {
-  const { content } = event.pdu;
-  const badLevel = NAMED_LEVELS.find(
-    (name) => property(content, name) !== undefined && parseLevel(property(content, name), rules) === undefined,
+/** Says which of the levels that are ever compared can't be read, if there is one. */
+function unreadableLevel(content: JsonObject, rules: RoomVersionRules): string | undefined {
+  const isUnreadable = (name: string): boolean =>
+    property(content, name) !== undefined && parseLevel(property(content, name), rules) === undefined;
+  const name = NAMED_LEVELS.find(isUnreadable);
+  if (name !== undefined) {
+    return `${name} is not a power level`;
+  }
+  return (
+    unreadableEntry(content, "events", rules) ??
+    (rules.checkNotificationLevels ? unreadableEntry(content, "notifications", rules) : undefined) ??
+    unreadableUser(content, rules)
   );
-  if (badLevel !== undefined) {
-    return reject("power_levels.not-a-level", `${badLevel} is not a power level`);
-  }
-  for (const name of TABLES) {
-    const table = property(content, name);
-    if (table === undefined || (name === "notifications" && !rules.checkNotificationLevels)) {
-      continue;
-    }
-    if (!isJsonObject(table)) {
-      return reject("power_levels.not-an-object", `${name} is not an object`);
-    }
-    const badEntry = Object.keys(table).find((key) => parseLevel(table[key], rules) === undefined);
-    if (badEntry !== undefined) {
-      return reject("power_levels.not-a-level", `the value of ${badEntry} in ${name} is not a power level`);
-    }
-  }
+}
 
+function unreadableUser(content: JsonObject, rules: RoomVersionRules): string | undefined {
+  return unreadableEntry(content, "users", rules);
+}
+
+function unreadableEntry(content: JsonObject, name: Table, rules: RoomVersionRules): string | undefined {
+  const table = property(content, name);
+  if (table === undefined) {
+    return undefined;
+  }
+  if (!isJsonObject(table)) {
+    return `${name} is not an object`;
+  }
+  const entry = Object.keys(table).find((key) => parseLevel(table[key], rules) === undefined);
+  return entry === undefined ? undefined : `the value of ${entry} in ${name} is not a power level`;
+}
+
+function checkUsers(content: JsonObject, create: Event, rules: RoomVersionRules): AuthVerdict | undefined {
+  // v1 on, rule 10.3: the keys of users are user ids.
   const users = Object.keys(objectProperty(content, "users") ?? {});
   const notAUser = users.find((user) => !isUserId(user));
   if (notAUser !== undefined) {
@@ -112,7 +130,7 @@ function checkNamedLevels(change: Change): AuthVerdict | undefined {
 }
 
 /** v1 on, rules 10.7–10.10: the entries of `events`, `users` and (v6 on) `notifications`. */
-function checkTable(change: Change, name: "events" | "notifications" | "users"): AuthVerdict | undefined {
+function checkTable(change: Change, name: Table): AuthVerdict | undefined {
   const oldTable = objectProperty(change.old, name) ?? {};
   const newTable = objectProperty(change.new, name) ?? {};
   const isUsers = name === "users";

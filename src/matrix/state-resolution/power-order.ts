@@ -111,7 +111,9 @@ export function reverseTopologicalPowerOrder(ids: ReadonlySet<EventId>, events: 
 function senderLevelOf(event: Event, events: RoomEvents): Level {
   const create = event.pdu.type === "m.room.create" ? event : authEventOf(event, "m.room.create", "", events);
   const powerLevels = authEventOf(event, "m.room.power_levels", "", events);
-  return userLevel(event.pdu.sender, create, powerLevels, events.rules);
+  const level = userLevel(event.pdu.sender, create, powerLevels, events.rules);
+  // What can't be read must not spoil the order.
+  return Number.isNaN(level) ? 0 : level;
 }
 
 function comesBefore(one: Vertex, other: Vertex): boolean {

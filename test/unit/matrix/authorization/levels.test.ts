@@ -111,8 +111,9 @@ describe("eventLevel", () => {
     expect(level({ events: {} }, "toString", "")).toBe(50);
   });
 
-  it("is 0 where the room has no power levels", () => {
-    expect(level(undefined, "m.room.name", "")).toBe(0);
+  it("is 50 for state and 0 for messages where the room has no power levels", () => {
+    expect(level(undefined, "m.room.name", "")).toBe(50);
+    expect(level(undefined, "m.room.message")).toBe(0);
   });
 });
 
@@ -122,6 +123,27 @@ describe("namedLevel", () => {
     expect((["ban", "kick", "redact", "invite"] as const).map((name) => namedLevel(name, undefined, rules))).toEqual([
       50, 50, 50, 0,
     ]);
+  });
+});
+
+describe("a level that can't be read", () => {
+  it("allows nothing: it is neither enough nor less than another", () => {
+    const { room, event, level } = withLevels("9", {
+      users: { [ALICE]: 100 },
+      users_default: "x",
+      events: [],
+      kick: {},
+    });
+    const required = eventLevel({ type: "m.room.message" }, event, room.rules);
+    for (const [one, other] of [
+      [level(BOB), 0],
+      [100, level(BOB)],
+      [100, required],
+      [100, namedLevel("kick", event, room.rules)],
+    ] as const) {
+      expect([one >= other, one < other]).toEqual([false, false]);
+    }
+    expect(level(ALICE)).toBe(100);
   });
 });
 

@@ -90,24 +90,40 @@ describe("checkPowerLevels", () => {
   });
 
   it.each([
-    ["users", "x", "-pl.not-an-object"],
-    ["events", 5, "-pl.not-an-object"],
-    ["events", { "m.room.name": null }, "-pl.not-a-level"],
-    ["notifications", { room: "x" }, "-pl.not-a-level"],
-    ["ban", "x", "-pl.not-a-level"],
-    ["kick", true, "-pl.not-a-level"],
-    ["users", { [ALICE]: "many" }, "-pl.not-a-level"],
-    ["users", { alice: 5 }, "-pl.not-a-user"],
-    ["users", { "@alice": 5 }, "-pl.not-a-user"],
-  ] as const)("refuses %s = %j", (name, value, expected) => {
-    expect(first({ [name]: value })).toBe(expected);
-    expect(first({ [name]: value }, "9")).toBe(expected);
+    ["users", "x"],
+    ["users", { [ALICE]: "many" }],
+    ["users", { [ALICE]: null }],
+  ])("refuses %s = %j in every version", (name, value) => {
+    expect(first({ [name]: value })).toBe("-pl.malformed");
+    expect(first({ [name]: value }, "9")).toBe("-pl.malformed");
+  });
+
+  it.each([["alice"], ["@alice"]])("refuses %j among the users in every version", (name) => {
+    expect(first({ users: { [name]: 5 } })).toBe("-pl.not-a-user");
+    expect(first({ users: { [name]: 5 } }, "1")).toBe("-pl.not-a-user");
+  });
+
+  it.each([
+    ["events", 5],
+    ["events", { "m.room.name": null }],
+    ["notifications", { room: "x" }],
+    ["ban", "x"],
+    ["kick", true],
+  ])("refuses %s = %j from version 10 on, and before that once there is something to compare with", (name, value) => {
+    expect(first({ [name]: value })).toBe("-pl.malformed");
+    expect(first({ [name]: value }, "9")).toBe("pl.first");
+    expect(change({ ...BASE, [name]: value }, BASE, "9")).toBe("-pl.malformed");
+    expect(change(BASE, { ...BASE, [name]: value }, "9").startsWith("-")).toBe(true);
+  });
+
+  it("does not read notifications up to version 5", () => {
+    expect(change({ ...BASE, notifications: "x" }, BASE, "5")).toBe("pl");
   });
 
   it("takes strings up to version 9 and integers alone from version 10 on", () => {
     for (const content of [{ users: { [ALICE]: "100" } }, { ban: "50" }, { events: { x: "1" } }]) {
       expect(first(content, "9")).toBe("pl.first");
-      expect(first(content, "10")).toBe("-pl.not-a-level");
+      expect(first(content, "10")).toBe("-pl.malformed");
     }
   });
 
