@@ -12,27 +12,22 @@ describe("resolveState", () => {
     expect(resolveState({ rules: rulesFor("11"), stateSets: [], event: () => undefined })).toBe(emptyState);
   });
 
-  it.each(["2", "12"] as const)(
-    "survives an auth chain of 200,000 events in version %s",
-    { timeout: 60_000 },
-    (version) => {
-      const room = aRoom(version);
-      const start = openRoom(room);
-      const template = room.add(start, member(CHARLIE, "join"));
-      const usual = template.pdu.auth_events;
-      const edge = (id: EventId) => (room.rules.edgesCarryHashes ? ([id, {}] as const) : id);
-      const events = new Map<EventId, Event>(room.events);
-      let last = template;
-      for (let index = 0; index < 200_000; index += 1) {
-        const pdu = { ...template.pdu, auth_events: [...usual.slice(0, -1), edge(last.eventId)] };
-        last = { ...template, eventId: `$deep${index}`, pdu };
-        events.set(last.eventId, last);
-      }
-      const deep = stateApply(start.state, [[stateKeyOf("m.room.member", CHARLIE), last.eventId]]);
-      const state = resolveState({ rules: room.rules, stateSets: [start.state, deep], event: (id) => events.get(id) });
-      expect(stateGet(state, "m.room.member", CHARLIE)).toBeDefined();
-    },
-  );
+  it("survives an auth chain of 200,000 events", { timeout: 60_000 }, () => {
+    const room = aRoom("12");
+    const start = openRoom(room);
+    const template = room.add(start, member(CHARLIE, "join"));
+    const usual = template.pdu.auth_events;
+    const events = new Map<EventId, Event>(room.events);
+    let last = template;
+    for (let index = 0; index < 200_000; index += 1) {
+      const pdu = { ...template.pdu, auth_events: [...usual.slice(0, -1), last.eventId] };
+      last = { ...template, eventId: `$deep${index}`, pdu };
+      events.set(last.eventId, last);
+    }
+    const deep = stateApply(start.state, [[stateKeyOf("m.room.member", CHARLIE), last.eventId]]);
+    const state = resolveState({ rules: room.rules, stateSets: [start.state, deep], event: (id) => events.get(id) });
+    expect(stateGet(state, "m.room.member", CHARLIE)).toBeDefined();
+  });
 
   it("treats an event that can't be had as if nothing named it", () => {
     const room = aRoom("11");
