@@ -273,6 +273,15 @@ describe("send_join with omit_members", () => {
     expect(answer.auth_chain.map((pdu) => pdu.state_key)).not.toContain(CAROL);
   });
 
+  it("has the joiner's earlier membership in the auth chain, since the join names it", async () => {
+    const roomId = await aRoom(ctx, { name: "Named" });
+    await join(them, roomId, BOB);
+    const left = await state(roomId, "m.room.member", { membership: "leave" }, BOB);
+    const answer = await join(them, roomId, BOB, "?omit_members=true");
+    expect(answer.event.auth_events).toContain(left.eventId);
+    expect(answer.auth_chain.map((pdu) => idOf(pdu, "11"))).toContain(left.eventId);
+  });
+
   it("shows some members of a room without a name", async () => {
     const roomId = await aRoom(ctx);
     await join(third, roomId, CAROL);

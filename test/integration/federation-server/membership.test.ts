@@ -130,7 +130,10 @@ describe("make_knock and send_knock", () => {
 
   it("refuse in room versions that don't know knocking, or that the asking server does not", async () => {
     const old = await aRoom(ctx, { version: "6" });
-    expect(await make(them, "knock", old, BOB)).toMatchObject({ status: 403, body: { errcode: "M_FORBIDDEN" } });
+    expect(await make(them, "knock", old, BOB)).toMatchObject({
+      status: 403,
+      body: { errcode: "M_FORBIDDEN", error: expect.stringContaining("does not know knocking") },
+    });
     const other = await knockableRoom("10");
     expect(await make(them, "knock", other, BOB)).toMatchObject({
       status: 400,
@@ -253,6 +256,16 @@ describe("invite", () => {
     const answer = await sendInvite(event, "11");
     expect(answer).toMatchObject({ body: { errcode } });
     expect(await loadEvent(ctx.database.pool, event.eventId)).toBeUndefined();
+  });
+
+  it("is refused if another server sends it than the sender's own", async () => {
+    const { pdu } = anInvite("11");
+    const template = { ...pdu, sender: CAROL } as unknown as JsonObject;
+    const event = { ...third.complete({ ...template, signatures: {} }, rulesFor("11")), roomId: ROOM };
+    expect(await sendInvite(event, "11")).toMatchObject({
+      status: 403,
+      body: { errcode: "M_FORBIDDEN", error: expect.stringContaining("not a user of them.example") },
+    });
   });
 
   it("is refused if its signature, hash or id is wrong", async () => {
