@@ -127,29 +127,24 @@ export type NextServer =
 const PAUSE_AFTER_FAILURE = { each: 200, most: 5_000 };
 
 /**
- * Whom to ask next: the preferred server, then those that answered, then the untried in the order of the list (the
- * one that we joined by comes first), then the failed as they fall due.
+ * Whom to ask next, of those that are due: the preferred server, then those that answered, then in the order of the
+ * list, at whose head stands the one that we joined by and that surely knows our join. A failed server is due again
+ * when its own wait is over, and its waits grow, so that those behind it get their turn.
  */
 export function nextServer(state: ResyncState, now: number): NextServer {
   const pause = Math.min(PAUSE_AFTER_FAILURE.most, PAUSE_AFTER_FAILURE.each * state.failuresInARow);
   const rested = state.failuresInARow === 0 ? now : state.lastFailureAt + pause;
   const due = state.servers.filter((server) => (server.nextAttempt ?? 0) <= now);
-  const [best] = due.toSorted((a, b) => rank(state, a) - rank(state, b) || (a.nextAttempt ?? 0) - (b.nextAttempt ?? 0));
+  const [best] = due.toSorted((a, b) => rank(state, a) - rank(state, b));
   if (best !== undefined) return rested <= now ? { kind: "ask", name: best.name } : { kind: "wait", until: rested };
   const attempts = state.servers.flatMap((server) => server.nextAttempt ?? []);
   return attempts.length === 0 ? { kind: "wait" } : { kind: "wait", until: Math.max(rested, Math.min(...attempts)) };
 }
 
+/** Sorting is stable: what ranks alike stays in the order of the list. */
 function rank(state: ResyncState, server: ServerStanding): number {
   if (server.name === state.preferredServer) return 0;
-  switch (server.result) {
-    case "answered":
-      return 1;
-    case "untried":
-      return 2;
-    case "failed":
-      return 3;
-  }
+  return server.result === "answered" ? 1 : 2;
 }
 
 /** What others are told: of thousands of servers, the tried ones. */

@@ -37,7 +37,10 @@ const long = proxyActivities<Activities>({ startToCloseTimeout: "1h", heartbeatT
 /** A run's history stays small, however long the resync of a room takes. */
 const MAX_HISTORY_EVENTS = 2_000;
 
-/** Where no server is known at all, the list is read again after this. */
+/** Servers join the room while it is repaired, and an operator may name one. */
+const SERVERS_LISTED_EVERY_MS = 60_000;
+
+/** Where no server is known at all. */
 const NO_SERVER_WAIT_MS = 60_000;
 
 /**
@@ -131,33 +134,45 @@ async function repairRoom(input: ResyncInput, room: FollowedRoom): Promise<Resyn
 /** Asks one server after the other for the state at an event until it is whole. Never ends in failure. */
 async function fetchState(input: ResyncInput, room: FollowedRoom, eventId: string): Promise<void> {
   const target = targetOf(input);
-  room.apply({ type: "servers-listed", names: await quick.listServers(target) });
-  for (;;) {
-    const next = nextServer(room.state(), Date.now());
-    if (next.kind === "wait") {
-      room.apply({ type: "phase", phase: "waiting" });
-      await room.rest(next.until === undefined ? NO_SERVER_WAIT_MS : next.until - Date.now());
-      await renewHistory(input, room);
+  for (let listedAt = 0; ;) {
+    if (Date.now() - listedAt > SERVERS_LISTED_EVERY_MS) {
       room.apply({ type: "servers-listed", names: await quick.listServers(target) });
-      if ((await quick.nextResyncStep(target)).kind !== "fetch") return;
+      listedAt = Date.now();
+    }
+    const next = nextServer(room.state(), Date.now());
+    if (next.kind === "ask") {
+      if (await askServer(input, room, { eventId, server: next.name })) return;
       continue;
     }
-    room.apply({ type: "phase", phase: "fetching" });
-    const fetched = await long.fetchMissingState({ ...target, eventId, server: next.name });
-    switch (fetched.kind) {
-      case "complete":
-        room.apply({ type: "server-answered", name: next.name });
-        room.apply({ type: "ids-left", count: 0 });
-        return;
-      case "superseded":
-        return;
-      case "failed": {
-        const { cause, detail, idsLeft, retryAfterMs } = fetched;
-        if (idsLeft !== undefined) room.apply({ type: "ids-left", count: idsLeft });
-        const wait = retryAfterMs === undefined ? {} : { retryAfterMs };
-        const failure = { name: next.name, cause, detail, at: Date.now(), jitter: Math.random(), ...wait };
-        room.apply({ type: "server-failed", ...failure });
-      }
+    room.apply({ type: "phase", phase: "waiting" });
+    await room.rest(next.until === undefined ? NO_SERVER_WAIT_MS : next.until - Date.now());
+    await renewHistory(input, room);
+    const step = await quick.nextResyncStep(target);
+    if (step.kind !== "fetch") return;
+    room.apply({ type: "partial-events", count: step.partialEvents });
+  }
+}
+
+/** Whether the server is the last to be asked. */
+async function askServer(
+  input: ResyncInput,
+  room: FollowedRoom,
+  { eventId, server: name }: { readonly eventId: string; readonly server: string },
+): Promise<boolean> {
+  room.apply({ type: "phase", phase: "fetching" });
+  const fetched = await long.fetchMissingState({ ...targetOf(input), eventId, server: name });
+  switch (fetched.kind) {
+    case "complete":
+      room.apply({ type: "server-answered", name });
+      room.apply({ type: "ids-left", count: 0 });
+      return true;
+    case "superseded":
+      return true;
+    case "failed": {
+      const { kind: _kind, idsLeft, ...failure } = fetched;
+      if (idsLeft !== undefined) room.apply({ type: "ids-left", count: idsLeft });
+      room.apply({ type: "server-failed", name, ...failure, at: Date.now(), jitter: Math.random() });
+      return false;
     }
   }
 }
