@@ -29,7 +29,8 @@ export interface Joining {
   readonly members: number;
 }
 
-const LOOK_EVERY_MS = 10;
+/** Seldom enough to be no work for PostgreSQL that counts. */
+const LOOK_EVERY_MS = 25;
 const SETTLE_MS = 500;
 
 /** Far beyond what any of the two needs: a resync that has stopped must end the bench, not hang it. */
@@ -46,6 +47,8 @@ export async function measureJoin(joining: Joining): Promise<JoinFigures> {
   // What was begun before, such as the news of another server's join, is not this join's.
   await delay(SETTLE_MS);
   const database = new pg.Client({ connectionString: product.databaseUrl });
+  // A connection that is lost fails the next query.
+  database.on("error", () => undefined);
   await database.connect();
   try {
     const processes = await product.processes();
@@ -66,11 +69,14 @@ export async function measureJoin(joining: Joining): Promise<JoinFigures> {
   }
 }
 
+/** Named, so that it is parsed once. */
+const LOOK = { name: "look", text: "SELECT 1 FROM partial_state_rooms WHERE room_id = $1" };
+
 /** Both products keep a row in a table of this name for as long as the room's state is partial. */
 async function untilWhole({ product, roomId, members }: Joining, database: pg.Client): Promise<void> {
   const until = performance.now() + patienceMs(members);
   for (;;) {
-    const { rowCount } = await database.query("SELECT 1 FROM partial_state_rooms WHERE room_id = $1", [roomId]);
+    const { rowCount } = await database.query({ ...LOOK, values: [roomId] });
     if (rowCount === 0) return;
     if (performance.now() > until) {
       throw new Error(`the resync of ${product.name} has not ended after ${patienceMs(members) / 1000} s`);
