@@ -30,6 +30,12 @@ describe("authTypesFor", () => {
     expect(typesOf("12", "m.room.message", undefined)).toEqual([`member ${ALICE}`, "power_levels"]);
   });
 
+  it("adds nothing for other state, whoever its state key names", () => {
+    const content = { membership: "join" };
+    expect(typesOf("12", "m.x", BOB, content)).toEqual([`member ${ALICE}`, "power_levels"]);
+    expect(typesOf("12", "m.room.member", undefined, content)).toEqual([`member ${ALICE}`, "power_levels"]);
+  });
+
   it("adds the target's membership to a membership, once", () => {
     expect(typesOf("12", "m.room.member", BOB, { membership: "ban" })).toEqual([
       `member ${ALICE}`,
