@@ -153,7 +153,7 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
   const told = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
     const prev = known.get(id);
-    return hasState(prev) ? [prev] : [];
+    return hasState(prev, event.roomId) ? [prev] : [];
   });
   const placed = new Set(prevEvents.map((prev) => prev.eventId));
   const given = foreign.filter((one) => !placed.has(one.eventId));

@@ -29,7 +29,7 @@ export async function foreignStateAfter(source: StateSource, eventId: EventId): 
   const told = await loadResyncStateIds(source.tx, source.roomId, eventId);
   if (told === undefined) throw new ForeignStateUnusable(eventId, "no server has told it yet");
   const event = await loadEvent(source.tx, eventId);
-  if (event === undefined) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
+  if (event?.roomId !== source.roomId) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
   const before = await stateOfIds(source, eventId, told.stateEventIds);
   if (event.rejection !== null || !isStateEvent(event.pdu)) return { eventId, after: before };
   const refusal = rejectionText(await judgeByState({ ...source, event }, before));

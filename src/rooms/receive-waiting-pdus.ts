@@ -115,7 +115,7 @@ async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu): Promise<v
 async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
   const ids = prevEventIds(event.pdu);
   const known = await loadEvents(ctx.database.pool, ids);
-  return ids.filter((id) => !hasState(known.get(id)));
+  return ids.filter((id) => !hasState(known.get(id), event.roomId));
 }
 
 function serverOf(event: Event): ServerName {

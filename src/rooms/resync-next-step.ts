@@ -65,7 +65,7 @@ async function missingStates(
   const missing: EventId[] = [];
   for (const id of wanted) {
     const prev = prevEvents.get(id);
-    if (hasState(prev)) continue;
+    if (hasState(prev, roomId)) continue;
     if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.push(id);
   }
   return missing;

@@ -4,14 +4,17 @@ import { rulesOf } from "../matrix/room-versions.ts";
 import { transaction, type Connection } from "../storage/database.ts";
 import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../storage/events.ts";
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../storage/partial-state.ts";
-import { lockRoom } from "../storage/rooms.ts";
+import { deleteResyncStateIds } from "../storage/resync-state-ids.ts";
+import { lockRoom, setForwardExtremities } from "../storage/rooms.ts";
 import { appendUnPartialStatedEvent, takeStreamPositions } from "../storage/streams.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "./context.ts";
-import { foreignStateAfter } from "./foreign-state.ts";
+import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
 import { judgeByAuthEvents, judgeByState } from "./judge-event.ts";
+import { newsForClients, recomputeRoom } from "./recompute-room.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import { stateAfterEvent, stateBeforeEvent, type StateSource } from "./state-before-event.ts";
+import { applyCurrentState } from "./update-current-state.ts";
 
 export type EventsRepaired =
   | { readonly kind: "repaired"; readonly count: number; readonly rejectionsChanged: number }
@@ -59,20 +62,38 @@ async function repairWithin(
   const room = await lockRoom(tx, target.roomId);
   const partial = await lockPartialRoom(tx, target.roomId);
   const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-  if (rules === undefined || partial?.joinEventId !== target.joinEventId) return undefined;
+  if (room === undefined || rules === undefined || partial?.joinEventId !== target.joinEventId) return undefined;
 
   const source: StateSource = { database: ctx.database, tx, roomId: target.roomId, rules };
   const repaired: RepairedEvent[] = [];
   for (const eventId of eventIds) {
-    const one = await repairEvent(source, eventId);
+    const one = await repairOrForget(source, eventId);
     if (one !== undefined) repaired.push(one);
   }
   if (repaired.length === 0) return repaired;
+  // At once, not at the end: a refused event must be no prev_event of ours meanwhile.
+  const changed = repaired.some((one) => one.rejectionStatusChanged);
+  const anew = changed ? await recomputeRoom(source, room, target.joinEventId) : undefined;
   const first = await takeStreamPositions(tx, repaired.length);
   for (const [index, one] of repaired.entries()) {
     await appendUnPartialStatedEvent(tx, { streamId: first + BigInt(index), ...one });
   }
+  if (anew !== undefined) {
+    await setForwardExtremities(tx, target.roomId, anew.extremities);
+    await applyCurrentState(ctx, source, anew.change, { streamId: first, told: newsForClients(ctx, anew.change) });
+  }
   return repaired;
+}
+
+/** A state that was told and can't be used, or is gone, is forgotten: the next step fetches it anew. */
+async function repairOrForget(source: StateSource, eventId: EventId): Promise<RepairedEvent | undefined> {
+  try {
+    return await repairEvent(source, eventId);
+  } catch (error) {
+    if (!(error instanceof ForeignStateUnusable)) throw error;
+    await deleteResyncStateIds(source.tx, source.roomId, error.eventId);
+    return undefined;
+  }
 }
 
 /** Nothing happens to an event that another worker has repaired, or whose past is not repaired yet. */
@@ -84,7 +105,7 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   if ((await partialEventIds(tx, prevIds)).size > 0) return undefined;
 
   const known = await loadEvents(tx, prevIds);
-  const placed = [...known.values()].filter(hasState);
+  const placed = [...known.values()].filter((prev) => hasState(prev, source.roomId));
   const placedIds = new Set(placed.map((prev) => prev.eventId));
   const foreign = [];
   for (const id of prevIds) if (!placedIds.has(id)) foreign.push(await foreignStateAfter(source, id));

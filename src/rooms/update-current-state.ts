@@ -1,6 +1,6 @@
 import type { Event } from "../matrix/event.ts";
 import { serverNameOf, type EventId, type UserId } from "../matrix/identifiers.ts";
-import { emptyState, splitStateKey, stateDiff, type StateKey, type StateMap } from "../matrix/state.ts";
+import { emptyState, splitStateKey, stateDiff, stateGet, type StateKey, type StateMap } from "../matrix/state.ts";
 import { applyMembershipChanges, type MembershipChange } from "../storage/memberships.ts";
 import { loadMemberships } from "../storage/member-events.ts";
 import { setCurrentSnapshot } from "../storage/rooms.ts";
@@ -65,9 +65,23 @@ export async function applyCurrentState(
   await applyMembershipChanges(source.tx, source.roomId, memberships);
   await appendCurrentStateDeltas(source.tx, streamId, source.roomId, told);
   for (const { userId, member } of memberships) {
-    if (member === null || serverNameOf(userId) !== ctx.serverName) continue;
-    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...member });
+    if (serverNameOf(userId) !== ctx.serverName) continue;
+    const standing = member ?? (await standingAfterLoss(source, change, userId));
+    if (standing === undefined) continue;
+    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...standing });
   }
+}
+
+/** A user whose join is gone from the state without another event in its place is in the room no more. */
+async function standingAfterLoss(
+  source: StateSource,
+  change: CurrentStateChange,
+  userId: UserId,
+): Promise<{ readonly membership: "leave"; readonly eventId: EventId } | undefined> {
+  const eventId = stateGet(change.previous, "m.room.member", userId);
+  if (eventId === undefined) return undefined;
+  const membership = (await loadMemberships(source.tx, [eventId])).get(eventId);
+  return membership === "join" ? { membership: "leave", eventId } : undefined;
 }
 
 function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): ReadonlyMap<UserId, EventId | null> {

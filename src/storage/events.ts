@@ -26,9 +26,16 @@ export interface StoredEvent extends Event {
   readonly stateAfter: bigint | null;
 }
 
-/** Whether the state after an event is known here: not of outliers, of history, nor of what was abandoned partial. */
-export function hasState(event: StoredEvent | undefined): event is StoredEvent & { readonly stateAfter: bigint } {
-  return event !== undefined && !event.outlier && event.stateAfter !== null;
+/**
+ * Whether the state after a prev_event is known here: not of outliers, of history, nor of what was abandoned partial.
+ * An event of another room is never the past of one of this room, whatever its maker says: that room's state must not
+ * get in here.
+ */
+export function hasState(
+  event: StoredEvent | undefined,
+  roomId: RoomId,
+): event is StoredEvent & { readonly stateAfter: bigint } {
+  return event !== undefined && event.roomId === roomId && !event.outlier && event.stateAfter !== null;
 }
 
 export interface OutlierToStore {
