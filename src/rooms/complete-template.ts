@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { MembershipTemplate } from "../federation-api/endpoints.ts";
+import { CanonicalJsonError } from "../matrix/canonical-json.ts";
 import type { Event, Pdu } from "../matrix/event.ts";
 import { parsePdu } from "../matrix/event-format.ts";
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
@@ -50,6 +51,16 @@ export function completeTemplate(
     origin: ctx.serverName,
     origin_server_ts: ctx.now(),
   };
-  const verdict = parsePdu(hashAndSignEvent(draft as Pdu, ctx.serverName, ctx.signingKey, rules), rules);
+  const verdict = parsePdu(signed(ctx, draft, rules, fail), rules);
   return verdict.ok ? verdict.event : fail(`is malformed: ${verdict.reason}`);
+}
+
+/** What the template holds beyond our own keys is hashed too, and may have no canonical form. */
+function signed(ctx: RoomsContext, draft: JsonObject, rules: RoomVersionRules, fail: Fail): Pdu {
+  try {
+    return hashAndSignEvent(draft as Pdu, ctx.serverName, ctx.signingKey, rules);
+  } catch (error) {
+    if (error instanceof CanonicalJsonError) return fail(`is malformed: ${error.message}`);
+    throw error;
+  }
 }

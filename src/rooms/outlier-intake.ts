@@ -12,11 +12,14 @@ const CHUNK = 1000;
 /** Events that wait for their auth events are held in memory; beyond this they are let go and fetched again. */
 const MAX_UNDECIDED = 20_000;
 
+/** Where all that was handed on so far is: in the database, or with the taker. */
+export type Kept = "stored" | "held";
+
 export interface OutlierIntakeOptions {
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
   /** Takes each chunk of checked events, the auth events of an event always before it. */
-  readonly keep: (chunk: readonly AuthorizedOutlier[]) => Promise<void>;
+  readonly keep: (chunk: readonly AuthorizedOutlier[]) => Promise<Kept>;
   /** Only these are wanted; others are dropped unread. Absent: all. */
   readonly wanted?: ReadonlySet<EventId>;
 }
@@ -43,8 +46,10 @@ export interface OutlierIntake {
 export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOptions): OutlierIntake {
   const { roomId, rules, keep, wanted } = options;
   const dropped: DroppedPdu[] = [];
-  // Kept apart from the database, since a chunk may not be written yet when the next one asks for it.
+  // Asked for by nearly every event to come; members are too many to be kept beside the database.
   const known = new Map<EventId, Event>();
+  // The members that are not in the database yet when the next chunk asks for them.
+  const held = new Set<EventId>();
   let buffer: JsonValue[] = [];
   let undecided: readonly Event[] = [];
   let missing: ReadonlySet<EventId> = new Set();
@@ -64,11 +69,16 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
     dropped.push(...verified.dropped);
     const arrived = verified.events.filter((event) => wanted === undefined || wanted.has(event.eventId));
     const result = await authorizeOutliers(ctx.database.pool, rules, [...undecided, ...arrived], known);
-    for (const { event } of result.authorized) if (event.pdu.type !== "m.room.member") known.set(event.eventId, event);
+    for (const { event } of result.authorized) {
+      known.set(event.eventId, event);
+      if (event.pdu.type === "m.room.member") held.add(event.eventId);
+    }
     undecided = result.undecided.slice(0, MAX_UNDECIDED);
     missing = result.missing;
     kept += result.authorized.length;
-    await keep(result.authorized);
+    if ((await keep(result.authorized)) === "held") return;
+    for (const id of held) known.delete(id);
+    held.clear();
   }
 
   return {

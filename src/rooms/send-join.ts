@@ -50,14 +50,18 @@ export async function sendJoin(
   const { server, rules } = template;
   const ours = joinEvent(ctx, template, request);
   const outliers: AuthorizedOutlier[] = [];
-  const creates: AuthorizedOutlier[] = [];
+  const creates = new Map<EventId, AuthorizedOutlier>();
   const intake = createOutlierIntake(ctx, {
     roomId: request.roomId,
     rules,
     keep: async (chunk) => {
-      creates.push(...chunk.filter(({ event }) => event.pdu.type === "m.room.create" && isStateEvent(event.pdu)));
-      if (outliers.length + chunk.length <= HELD_IN_MEMORY) outliers.push(...chunk);
-      else await storeEarly(ctx, request, rules, [...outliers.splice(0), ...chunk]);
+      for (const one of chunk.filter(({ event }) => isCreate(event))) creates.set(one.event.eventId, one);
+      if (outliers.length + chunk.length <= HELD_IN_MEMORY) {
+        outliers.push(...chunk);
+        return "held";
+      }
+      await storeEarly(ctx, request, rules, [...outliers.splice(0), ...chunk]);
+      return "stored";
     },
   });
   const stateEventIds: EventId[] = [];
@@ -80,7 +84,10 @@ export async function sendJoin(
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
   checkEvents(ctx, await intake.settle(), refuse);
-  checkCreateEvents({ creates, stateIds: new Set(stateEventIds), roomId: request.roomId, rules }, refuse);
+  checkCreateEvents(
+    { creates: [...creates.values()], stateIds: new Set(stateEventIds), roomId: request.roomId, rules },
+    refuse,
+  );
   return {
     server,
     rules,
@@ -90,6 +97,11 @@ export async function sendJoin(
     stateEventIds,
     outliers,
   };
+}
+
+/** By any state key: no second one of whatever form. */
+function isCreate({ pdu }: Event): boolean {
+  return pdu.type === "m.room.create" && isStateEvent(pdu);
 }
 
 function joinEvent(ctx: RoomsContext, template: JoinTemplate, request: MembershipRequest): Event {
