@@ -17,6 +17,9 @@ export interface EventsToFetch {
 /** Requests to one server under way at once. */
 const CONCURRENCY = 5;
 
+/** Refusals of one event after the other: a server that has given fewer than this by then has none of the rest. */
+const MAX_REFUSALS = 50;
+
 /** Auth events may themselves lack auth events; a chain with more holes behind holes than this is given up on. */
 const MAX_ROUNDS = 20;
 
@@ -29,6 +32,7 @@ export function intakeIntoDatabase(
     ...room,
     keep: async (chunk) => {
       await transaction(ctx.database, (tx) => insertOutliers(tx, chunk));
+      return "stored";
     },
   });
 }
@@ -72,17 +76,22 @@ async function fetchInto(
 ): Promise<FederationFailure | undefined> {
   const queue = [...ids];
   let failure: FederationFailure | undefined;
+  let given = 0;
+  let refused = 0;
   const worker = async (): Promise<void> => {
     for (let id = queue.pop(); id !== undefined; id = queue.pop()) {
       request.signal?.throwIfAborted();
       try {
         const pdu = await ctx.federation.event(request.server, id, callOptions(request.signal));
         await intake.add(pdu);
+        given += 1;
       } catch (error) {
         if (!(error instanceof FederationFailure)) throw error;
         failure ??= error;
-        // A server that is down is not asked for the rest; one that merely lacks this event is.
-        if (error.kind !== "refused") queue.length = 0;
+        refused += 1;
+        // A server that is down is not asked for the rest; one that merely lacks this event is, within reason: it may
+        // have named a million events that are none.
+        if (error.kind !== "refused" || refused > Math.max(MAX_REFUSALS, given)) queue.length = 0;
       }
     }
   };

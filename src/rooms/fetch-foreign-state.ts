@@ -3,7 +3,12 @@ import { isEventId, type EventId, type RoomId, type ServerName } from "../matrix
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { transaction } from "../storage/database.ts";
 import { whichExist } from "../storage/events.ts";
-import { deleteResyncStateIds, loadResyncStateIds, saveResyncStateIds } from "../storage/resync-state-ids.ts";
+import {
+  deleteResyncStateIds,
+  loadResyncStateIds,
+  saveResyncStateIds,
+  type ResyncStateIds,
+} from "../storage/resync-state-ids.ts";
 import type { RoomsContext } from "./context.ts";
 import { callOptions, fetchEvents, intakeIntoDatabase } from "./fetch-events.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
@@ -37,7 +42,8 @@ const STATE_TIMEOUT_MS = 10 * 60_000;
  * @throws FederationFailure, the caller's abort
  */
 export async function fetchForeignState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
-  const ids = await stateIdsAt(ctx, request);
+  const told = await stateIdsAt(ctx, request);
+  const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
   if (missing.length >= ids.length * WHOLE_STATE_FROM && missing.length > 1) {
@@ -45,31 +51,43 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
     missing = await notStored(ctx, missing);
     request.onProgress?.(missing.length);
   }
-  const { roomId, rules, server, signal } = request;
-  await fetchEvents(ctx, { roomId, rules, server, eventIds: missing, ...(signal === undefined ? {} : { signal }) });
+  await fetchOneByOne(ctx, request, missing);
   missing = await notStored(ctx, missing);
   request.onProgress?.(missing.length);
-  if (missing.length > 0) {
-    // Its ids may be a lie or a truth that this server alone knows: the next one is asked for its own.
-    await deleteResyncStateIds(ctx.database.pool, roomId, request.eventId);
-    return { kind: "incomplete", idsLeft: missing.length, reason: `it did not give ${missing.length} of its events` };
-  }
-  return await confirmState(ctx, request);
+  if (missing.length === 0) return await confirmState(ctx, request, told);
+  // Its ids may be a lie or a truth that this server alone knows: the next one is asked for its own.
+  await deleteResyncStateIds(ctx.database.pool, request.roomId, request.eventId);
+  return { kind: "incomplete", idsLeft: missing.length, reason: `it did not give ${missing.length} of its events` };
 }
 
-/** The ids of the state, of its auth chain, and of the event itself. */
-async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Promise<readonly EventId[]> {
+/** That the server has no such event is part of what it gave; any other failure leaves the rest to another server. */
+async function fetchOneByOne(
+  ctx: RoomsContext,
+  { roomId, rules, server, signal }: ForeignStateToFetch,
+  eventIds: readonly EventId[],
+): Promise<void> {
+  try {
+    await fetchEvents(ctx, { roomId, rules, server, eventIds, ...(signal === undefined ? {} : { signal }) });
+  } catch (error) {
+    if (!(error instanceof FederationFailure) || error.kind !== "refused" || error.status !== 404) throw error;
+    ctx.logger.info({ err: error, roomId }, "a server lacks an event of a state");
+  }
+}
+
+/** The ids of the state and of its auth chain. */
+async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ResyncStateIds> {
   const { roomId, eventId, server } = request;
   const stored = await loadResyncStateIds(ctx.database.pool, roomId, eventId);
-  if (stored !== undefined) return [...new Set([...stored.stateEventIds, ...stored.authEventIds, eventId])];
+  if (stored !== undefined) return stored;
   const answer = await ctx.federation.stateIds(server, { roomId, eventId }, callOptions(request.signal));
   const stateEventIds = [...new Set(answer.pdu_ids)];
   const authEventIds = [...new Set(answer.auth_chain_ids)];
   if (stateEventIds.length === 0 || ![...stateEventIds, ...authEventIds].every(isEventId)) {
     throw new FederationFailure({ kind: "bad-response", server, reason: "its /state_ids is empty or holds non-ids" });
   }
-  await saveResyncStateIds(ctx.database.pool, { roomId, eventId, serverName: server, stateEventIds, authEventIds });
-  return [...new Set([...stateEventIds, ...authEventIds, eventId])];
+  const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
+  await saveResyncStateIds(ctx.database.pool, told);
+  return told;
 }
 
 async function fetchWholeState(
@@ -101,10 +119,18 @@ async function fetchWholeState(
 }
 
 /** The ids make a state that can be used, or are forgotten so that another server is asked. */
-async function confirmState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
+async function confirmState(
+  ctx: RoomsContext,
+  request: ForeignStateToFetch,
+  told: ResyncStateIds,
+): Promise<ForeignStateFetched> {
   const { roomId, rules, eventId, server } = request;
   try {
-    await transaction(ctx.database, (tx) => foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId));
+    await transaction(ctx.database, async (tx) => {
+      // Another process may have had less luck with the same ids, and have forgotten them.
+      await saveResyncStateIds(tx, told);
+      await foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId);
+    });
     return { kind: "complete" };
   } catch (error) {
     if (!(error instanceof ForeignStateUnusable)) throw error;

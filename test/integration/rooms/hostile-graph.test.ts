@@ -1,0 +1,141 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Pdu } from "../../../src/matrix/event.ts";
+import { eventIdOf } from "../../../src/matrix/hashes.ts";
+import { serverNameOf, type EventId } from "../../../src/matrix/identifiers.ts";
+import { hashAndSignEvent } from "../../../src/matrix/signatures.ts";
+import { joinRoom } from "../../../src/rooms/join-room.ts";
+import { receiveWaitingPdus } from "../../../src/rooms/receive-waiting-pdus.ts";
+import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
+import { repairEvents } from "../../../src/rooms/resync-repair-events.ts";
+import { fetchMissingState } from "../../../src/rooms/resync-fetch-state.ts";
+import { loadEvent } from "../../../src/storage/events.ts";
+import { partialEventIds } from "../../../src/storage/partial-state.ts";
+import { clearResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
+import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
+import { composeEvent } from "../../resident/compose-event.ts";
+import type { HostedRoom } from "../../resident/hosted-room.ts";
+import { startResident, type Resident } from "../../resident/resident.ts";
+import { identityIn } from "../../resident/world.ts";
+import { openTestDatabase } from "../../support/database.ts";
+import { driveResync } from "../../support/drive-resync.ts";
+import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
+
+const database = await openTestDatabase();
+let resident: Resident;
+let sidecar: InProcessSidecar;
+
+beforeAll(async () => {
+  resident = await startResident();
+  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
+});
+afterAll(async () => {
+  await sidecar.close();
+  await resident.close();
+});
+
+let members = 130;
+
+async function enter(): Promise<{ room: HostedRoom; joinEventId: EventId }> {
+  members += 1;
+  const room = resident.hostRoom({ members });
+  const { userId } = sidecar;
+  const joined = await joinRoom(sidecar.ctx, { userId, roomId: room.roomId, via: [resident.serverName] });
+  return { room, joinEventId: joined.eventId };
+}
+
+describe("an event whose prev_event is of another room", () => {
+  it("brings nothing of that room's state into its own", async () => {
+    const one = await enter();
+    const other = await enter();
+    await driveResync(sidecar.ctx, one.room.roomId, one.joinEventId);
+    await driveResync(sidecar.ctx, other.room.roomId, other.joinEventId);
+    const bridge = await resident.sendMessage(other.room, resident.founder, "the bridge");
+    const before = await sidecar.currentState(one.room.roomId);
+
+    const identity = identityIn(resident.world);
+    const message = { sender: resident.founder, type: "m.room.message", content: { body: "over the bridge" } };
+    const honest = composeEvent(one.room, identity, message).event.pdu;
+    const server = serverNameOf(resident.founder) ?? "";
+    const { hashes: _hashes, signatures: _signatures, ...bare } = honest;
+    const moved = { ...bare, prev_events: [bridge.eventId] } as Pdu;
+    const pdu = hashAndSignEvent(moved, server, identity(server), one.room.rules);
+    const sent = await resident.sendPdus(one.room, [pdu]);
+    await receiveWaitingPdus(sidecar.ctx);
+
+    expect(sent).toMatchObject([{ status: 200 }]);
+    expect(await loadEvent(database.pool, eventIdOf(pdu, one.room.rules))).toBeUndefined();
+    expect(await countWaitingPdus(database.pool, one.room.roomId)).toBe(1);
+    expect(await sidecar.currentState(one.room.roomId)).toEqual(before);
+  });
+});
+
+describe("fetchMissingState", () => {
+  it("forgets ids that the server which told them can't give, so that the next one is asked for its own", async () => {
+    const { room, joinEventId } = await enter();
+    const target = { roomId: room.roomId, joinEventId };
+    const step = await nextResyncStep(sidecar.ctx, target);
+    if (step.kind !== "fetch") throw new Error(step.kind);
+    const [eventId] = step.eventIds;
+    const madeUp = `$${"x".repeat(43)}`;
+    const stop = resident.trouble({
+      kind: "lie",
+      lie: "answer",
+      changes: { pdu_ids: [...resident.fullState(room).values(), madeUp] },
+      at: "state_ids",
+    });
+
+    const lied = fetchMissingState(sidecar.ctx, { ...target, eventId: eventId as EventId, server: resident.serverName });
+    await lied.catch(() => undefined);
+    stop();
+
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("repairEvents", () => {
+  it("leaves an event partial whose told state is gone or unsound, so that it is fetched again", async () => {
+    const { room, joinEventId } = await enter();
+    const target = { roomId: room.roomId, joinEventId };
+    const fetch = await nextResyncStep(sidecar.ctx, target);
+    if (fetch.kind !== "fetch") throw new Error(fetch.kind);
+    for (const eventId of fetch.eventIds) {
+      await fetchMissingState(sidecar.ctx, { ...target, eventId, server: resident.serverName });
+    }
+    expect((await nextResyncStep(sidecar.ctx, target)).kind).toBe("repair");
+    await clearResyncStateIds(database.pool, room.roomId);
+
+    expect(await repairEvents(sidecar.ctx, target, [joinEventId])).toMatchObject({ kind: "repaired", count: 0 });
+
+    expect(await partialEventIds(database.pool, [joinEventId])).toEqual(new Set([joinEventId]));
+    expect((await nextResyncStep(sidecar.ctx, target)).kind).toBe("fetch");
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+  });
+});
+
+describe("joinRoom", () => {
+  it("takes a full answer of more events than are checked at once", async () => {
+    const room = resident.hostRoom({ members: 1_600 });
+    const full = resident.trouble({ kind: "full-join" });
+    const { userId } = sidecar;
+    const joined = await joinRoom(sidecar.ctx, { userId, roomId: room.roomId, via: [resident.serverName] });
+    full();
+    expect(joined.partial).toBe(false);
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("takes a template that can't be hashed for a bad answer of its server", async () => {
+    members += 1;
+    const room = resident.hostRoom({ members });
+    const lie = resident.trouble({
+      kind: "lie",
+      lie: "template",
+      changes: { "org.example.odd": 2 ** 60 },
+      at: "make_join",
+    });
+    const { userId } = sidecar;
+    const join = joinRoom(sidecar.ctx, { userId, roomId: room.roomId, via: [resident.serverName] });
+    await expect(join).rejects.toMatchObject({ status: 502 });
+    lie();
+  });
+});
