@@ -1,6 +1,7 @@
 import type { EventId, UserId } from "../matrix/identifiers.ts";
 import { isStateEvent } from "../matrix/event.ts";
 import type { Event } from "../matrix/event.ts";
+import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { clientTransactionIds } from "../storage/client-transactions.ts";
 import { loadEvents } from "../storage/events.ts";
 import type { StoredEvent } from "../storage/events.ts";
@@ -9,6 +10,7 @@ import { lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import { toClientEvent } from "./client-event.ts";
 import type { ClientEvent } from "./client-event.ts";
 import type { RoomsContext } from "./context.ts";
+import { EVENTS_AT_ONCE } from "./load-many-events.ts";
 import { redactionsFor } from "./redactions.ts";
 import { transactionIdOf } from "./transaction-key.ts";
 
@@ -31,6 +33,19 @@ export async function toClientEvents(
   if (rules === undefined) {
     return [];
   }
+  const clientEvents: ClientEvent[] = [];
+  for (let start = 0; start < events.length; start += EVENTS_AT_ONCE) {
+    clientEvents.push(...(await frame(ctx, rules, events.slice(start, start + EVENTS_AT_ONCE), framing)));
+  }
+  return clientEvents;
+}
+
+async function frame(
+  ctx: RoomsContext,
+  rules: RoomVersionRules,
+  events: readonly StoredEvent[],
+  framing: ClientEventsFraming,
+): Promise<readonly ClientEvent[]> {
   const [redactions, transactionIds, replaced] = await Promise.all([
     redactionsFor(ctx, events, rules),
     transactionIdsFor(ctx, events, framing),

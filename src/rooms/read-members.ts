@@ -1,6 +1,5 @@
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { loadEvents } from "../storage/events.ts";
 import { joinedRooms } from "../storage/memberships.ts";
 import type { Member } from "../storage/memberships.ts";
 import { snapshotMembers } from "../storage/state-snapshots.ts";
@@ -10,6 +9,7 @@ import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "./context.ts";
 import { waitForFullState } from "./full-state-wait.ts";
 import type { ReadContext } from "./full-state-wait.ts";
+import { loadManyEvents } from "./load-many-events.ts";
 import type { RoomReader } from "./read-state.ts";
 import { roomAccess } from "./room-access.ts";
 import type { RoomAccess } from "./room-access.ts";
@@ -35,8 +35,7 @@ export async function membersOf(ctx: ReadContext, wanted: MembersWanted): Promis
   const access = await fullAccess(ctx, wanted);
   const members = await snapshotMembers(ctx.database.pool, await snapshotAt(ctx, access, wanted.at));
   const ids = members.filter((member) => isWanted(member, wanted)).map(({ eventId }) => eventId);
-  const events = await loadEvents(ctx.database.pool, ids);
-  return toClientEvents(ctx, [...events.values()], { withRoomId: true });
+  return toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
 }
 
 /**
@@ -50,8 +49,8 @@ export async function joinedMembersOf(ctx: ReadContext, reader: RoomReader): Pro
   const members = await snapshotMembers(ctx.database.pool, access.snapshotId);
   const joined = members.filter(({ membership }) => membership === "join");
   const ids = joined.map(({ eventId }) => eventId);
-  const events = await loadEvents(ctx.database.pool, ids);
-  return Object.fromEntries(joined.map(({ userId, eventId }) => [userId, profileIn(events.get(eventId)?.pdu.content)]));
+  const events = await toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
+  return Object.fromEntries(events.map((event) => [event.state_key ?? "", profileIn(event.content)]));
 }
 
 async function fullAccess(ctx: ReadContext, { roomId, userId, signal }: RoomReader): Promise<RoomAccess> {
@@ -78,9 +77,9 @@ function isWanted(member: Member, { membership, notMembership }: MembersWanted):
   );
 }
 
-function profileIn(content: JsonObject | undefined): JsonObject {
-  const displayName = content?.["displayname"];
-  const avatarUrl = content?.["avatar_url"];
+function profileIn(content: JsonObject): JsonObject {
+  const displayName = content["displayname"];
+  const avatarUrl = content["avatar_url"];
   return {
     ...(typeof displayName === "string" ? { display_name: displayName } : {}),
     ...(typeof avatarUrl === "string" ? { avatar_url: avatarUrl } : {}),

@@ -3,13 +3,14 @@ import { serverNameOf } from "../matrix/identifiers.ts";
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import { isUserId } from "../matrix/identifiers.ts";
 import { stateEntries } from "../matrix/state.ts";
-import { loadEvent, loadEvents } from "../storage/events.ts";
+import { loadEvent } from "../storage/events.ts";
 import { loadState, lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import type { ClientEvent } from "./client-event.ts";
 import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "./context.ts";
 import { waitForFullState } from "./full-state-wait.ts";
 import type { ReadContext } from "./full-state-wait.ts";
+import { loadManyEvents } from "./load-many-events.ts";
 import { roomAccess } from "./room-access.ts";
 
 export interface RoomReader {
@@ -31,8 +32,7 @@ export async function readState(ctx: ReadContext, reader: RoomReader): Promise<r
   const access = await roomAccess(ctx, reader.roomId, reader.userId);
   const state = await loadState(ctx.database, access.snapshotId);
   const ids = [...stateEntries(state)].map(([, id]) => id);
-  const events = [...(await loadEvents(ctx.database.pool, ids)).values()];
-  return toClientEvents(ctx, events, { withRoomId: true });
+  return toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
 }
 
 /**

@@ -2,13 +2,13 @@ import type { EventId } from "../matrix/identifiers.ts";
 import { isStateEvent } from "../matrix/event.ts";
 import { splitStateKey, stateApply, stateDiff, stateEntries, stateKeyOf } from "../matrix/state.ts";
 import type { StateKey } from "../matrix/state.ts";
-import { loadEvents } from "../storage/events.ts";
 import type { StoredEvent } from "../storage/events.ts";
 import { loadState } from "../storage/state-snapshots.ts";
 import { currentStateDelta } from "../storage/streams.ts";
 import type { RoomsContext } from "./context.ts";
 import { passesFilter } from "./event-filter.ts";
 import { memberEventsOfSenders } from "./lazy-members.ts";
+import { loadManyEvents } from "./load-many-events.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
@@ -38,7 +38,7 @@ export async function stateForSync(
   // timeline, as after a resync. Whoever has missed a part of the timeline asks for the members it needs.
   const membersToo = !lazy || (!whole && !room.limited);
   const ids = [...entries].filter(([key]) => membersToo || !isMember(key)).map(([, eventId]) => eventId);
-  const told = [...(await loadEvents(ctx.database.pool, ids)).values()];
+  const told = await loadManyEvents(ctx.database.pool, ids);
   const members = lazy ? await membersForTimeline(ctx, request, room) : [];
   const byId = new Map([...told, ...members].map((event) => [event.eventId, event]));
   return [...byId.values()].filter(({ pdu, rejected }) => !rejected && passesFilter(pdu, filter));
