@@ -35,8 +35,12 @@ export interface Event {
   readonly rejected: boolean;
 }
 
+function edgeId(edge: EventEdge): EventId {
+  return typeof edge === "string" ? edge : edge[0];
+}
+
 function edgeIds(edges: readonly EventEdge[]): readonly EventId[] {
-  return edges.map((edge) => (typeof edge === "string" ? edge : edge[0]));
+  return edges.every((edge) => typeof edge === "string") ? edges : edges.map(edgeId);
 }
 
 export function prevEventIds(pdu: Pdu): readonly EventId[] {
@@ -48,11 +52,12 @@ export function authEventIds(pdu: Pdu): readonly EventId[] {
 }
 
 export function depthOf(pdu: Pdu): bigint {
-  return BigInt(pdu.depth.toString());
+  return BigInt(typeof pdu.depth === "number" ? pdu.depth : pdu.depth.value);
 }
 
 export function originServerTsOf(pdu: Pdu): number {
-  return Number(pdu.origin_server_ts.toString());
+  const timestamp = pdu.origin_server_ts;
+  return typeof timestamp === "number" ? timestamp : Number(timestamp.value);
 }
 
 export function isStateEvent(pdu: Pdu): pdu is Pdu & { readonly state_key: string } {

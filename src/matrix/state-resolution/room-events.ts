@@ -17,16 +17,9 @@ export interface RoomEvents {
 const NONE: readonly EventId[] = [];
 
 export function roomEvents(rules: RoomVersionRules, event: (id: EventId) => Event | undefined): RoomEvents {
-  const edges = new Map<EventId, readonly EventId[]>();
   const authEdges = (id: EventId): readonly EventId[] => {
-    const known = edges.get(id);
-    if (known !== undefined) {
-      return known;
-    }
     const found = event(id);
-    const made = found === undefined ? NONE : authEventIds(found.pdu);
-    edges.set(id, made);
-    return made;
+    return found === undefined ? NONE : authEventIds(found.pdu);
   };
   return { rules, event, authEdges };
 }
