@@ -10,6 +10,8 @@ export interface Viewer {
   readonly userId: UserId;
   /** The position of the event by which they left; undefined for a joined user. */
   readonly leftAt: bigint | undefined;
+  /** The latest state of the room that they may see. */
+  readonly snapshotId: bigint;
 }
 
 /** What decides whether an event may be seen: the room's rule and the viewer's membership in the state before it. */
@@ -38,18 +40,26 @@ export async function visibleEvents(
 }
 
 function isVisible(event: StoredEvent, viewer: Viewer, views: ReadonlyMap<bigint, View>): boolean {
-  const before = event.stateBefore === null ? undefined : views.get(event.stateBefore);
+  const before = viewBefore(event, viewer, views);
   // One's own membership is seen by whichever side of it allows more, and so is a change of the rule.
   const decidesItself =
     event.pdu.type === "m.room.history_visibility" ||
     (event.pdu.type === "m.room.member" && event.pdu.state_key === viewer.userId);
   const after = decidesItself && event.stateAfter !== null ? views.get(event.stateAfter) : undefined;
   const leftBefore = viewer.leftAt !== undefined && event.streamId !== null && event.streamId > viewer.leftAt;
-  return [before ?? NOTHING_KNOWN, ...(after === undefined ? [] : [after])].some((view) => allows(view, leftBefore));
+  return [before, ...(after === undefined ? [] : [after])].some((view) => allows(view, leftBefore));
 }
 
-/** Of events from before our time in the room, whose state we don't have. */
-const NOTHING_KNOWN: View = { visibility: DEFAULT_VISIBILITY, membership: "leave" };
+/** Of an event whose state we don't have, today's rule decides, and that nobody of ours was there. */
+function viewBefore({ stateBefore }: StoredEvent, viewer: Viewer, views: ReadonlyMap<bigint, View>): View {
+  const before = stateBefore === null ? undefined : views.get(stateBefore);
+  return (
+    before ?? {
+      visibility: views.get(viewer.snapshotId)?.visibility ?? DEFAULT_VISIBILITY,
+      membership: "leave",
+    }
+  );
+}
 
 function allows({ visibility, membership }: View, leftBefore: boolean): boolean {
   if (visibility === "world_readable" || membership === "join") {
@@ -68,10 +78,10 @@ function allows({ visibility, membership }: View, leftBefore: boolean): boolean 
 
 async function viewsOf(
   ctx: RoomsContext,
-  { userId }: Viewer,
+  { userId, snapshotId: latest }: Viewer,
   events: readonly StoredEvent[],
 ): Promise<ReadonlyMap<bigint, View>> {
-  const snapshotIds = new Set(events.flatMap(({ stateBefore, stateAfter }) => [stateBefore, stateAfter]));
+  const snapshotIds = new Set(events.flatMap(({ stateBefore, stateAfter }) => [stateBefore ?? latest, stateAfter]));
   const memberKey = stateKeyOf("m.room.member", userId);
   const found = new Map<bigint, { readonly visibility: EventId | undefined; readonly member: EventId | undefined }>();
   for (const snapshotId of snapshotIds) {

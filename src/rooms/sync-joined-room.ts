@@ -1,4 +1,4 @@
-import type { RoomId } from "../matrix/identifiers.ts";
+import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import { restoredEvents } from "../storage/changed-rooms.ts";
 import type { StoredEvent } from "../storage/events.ts";
@@ -24,6 +24,8 @@ export interface RoomRange {
   readonly leftAt: bigint | undefined;
   /** The resync has come to its end within the range. */
   readonly isCompleted?: boolean;
+  /** Users whose names the client needs besides those of the timeline's senders. */
+  readonly heroes?: readonly UserId[];
 }
 
 export interface JoinedRoom {
@@ -48,8 +50,8 @@ export async function joinedRoom(
     return undefined;
   }
   const range = { ...room, snapshotId, leftAt: undefined };
-  const part = await roomUpTo(ctx, request, range);
   const summary = await roomSummary(ctx, request, range, room.isPartial);
+  const part = await roomUpTo(ctx, request, { ...range, heroes: summary?.["m.heroes"] ?? [] });
   // What changed may be hidden from this user, or of no interest to the filter.
   const isEmpty = part.timeline.events.length === 0 && part.state.length === 0 && !room.isCompleted;
   if (isEmpty && room.since !== undefined && !request.fullState) {
@@ -75,7 +77,7 @@ export function stateGroup({ stateAfter }: SyncRequest, events: readonly JsonObj
 
 /** The timeline of the range, its newest end if it is too long, and the state that led up to it. */
 export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: RoomRange): Promise<RoomPart> {
-  const viewer = { userId: request.requester.userId, leftAt: range.leftAt };
+  const viewer = { userId: request.requester.userId, leftAt: range.leftAt, snapshotId: range.snapshotId };
   const filter = request.filter.room?.timeline ?? {};
   const page = await visibleTimeline(ctx, range.roomId, viewer, {
     from: range.position,

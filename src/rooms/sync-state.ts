@@ -55,11 +55,12 @@ async function membersForTimeline(
   room: RoomTimeline,
 ): Promise<readonly StoredEvent[]> {
   const own = room.since === undefined || request.fullState ? [request.requester.userId] : [];
+  const others = [...own, ...(room.heroes ?? [])];
   if (request.stateAfter) {
-    return memberEventsOfSenders(ctx, room.snapshotId, room.timeline, own);
+    return memberEventsOfSenders(ctx, room.snapshotId, room.timeline, others);
   }
   const start = room.timeline[0]?.stateBefore ?? room.snapshotId;
-  const members = await memberEventsOfSenders(ctx, start, room.timeline, own);
+  const members = await memberEventsOfSenders(ctx, start, room.timeline, others);
   const inTimeline = new Set(room.timeline.map(({ eventId }) => eventId));
   return members.filter(({ eventId }) => !inTimeline.has(eventId));
 }

@@ -1,3 +1,4 @@
+import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import { splitStateKey, stateKeyOf } from "../matrix/state.ts";
 import { heroesOf, memberCounts } from "../storage/room-summary.ts";
@@ -6,6 +7,12 @@ import { currentStateDelta } from "../storage/streams.ts";
 import type { RoomsContext } from "./context.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
+
+export interface RoomSummary extends JsonObject {
+  readonly "m.heroes"?: readonly UserId[];
+  readonly "m.joined_member_count"?: number;
+  readonly "m.invited_member_count"?: number;
+}
 
 /**
  * How many are in the room, and after whom it is called where it has no name: for lazy-loading clients, when it may
@@ -18,7 +25,7 @@ export async function roomSummary(
   request: SyncRequest,
   room: RoomRange,
   isPartial: boolean,
-): Promise<JsonObject | undefined> {
+): Promise<RoomSummary | undefined> {
   const lazy = request.filter.room?.state?.lazy_load_members === true;
   if (!lazy || !(await mayHaveChanged(ctx, request, room))) {
     return undefined;

@@ -169,7 +169,7 @@ describe("sync", () => {
     const [alice, bob] = [await aUser(), await aUser()];
     const [one, two] = [await alice.createRoom("11", { preset: "public_chat" }), await alice.createRoom()];
     await bob.ok("POST", at(one, "join"));
-    await bob.send(one, "hi");
+    await alice.send(one, "hi");
     const filter = {
       room: {
         not_rooms: [two],
