@@ -140,7 +140,13 @@ describe("a resync", () => {
 
   it("stays cancelled until it is retried, with its room usable", async () => {
     const room = slowRoom();
-    resident.trouble({ kind: "refuse", status: 403, errcode: "M_FORBIDDEN", error: "Host not in room.", at: "state_ids" });
+    resident.trouble({
+      kind: "refuse",
+      status: 403,
+      errcode: "M_FORBIDDEN",
+      error: "Host not in room.",
+      at: "state_ids",
+    });
     await join(alice, room);
     const cancelled = await fastjoin(settings.env, "cancel", room.roomId, "--why", "maintenance");
     expect(cancelled.stdout).toContain("cancelled the resync");
