@@ -15,6 +15,9 @@ import { verifyPdus } from "./verify-pdus.ts";
 /** As many events as one request asks for. */
 const GAP_LIMIT = 20;
 
+/** A parent that waits is left to its own attempts, so many times. */
+export const PARENT_ATTEMPTS = 3;
+
 /**
  * Asks the sender of an event for what lies between it and what we know, and accepts the answer in the order of the
  * room's graph. An event of the answer whose own past is unknown is passed over.
@@ -30,8 +33,8 @@ export async function fillGap(
 ): Promise<number> {
   const { origin, event, rules } = received;
   const { roomId } = event;
-  // A prev_event that waits itself has had its gap asked for already.
-  const waiting = await whichWait(ctx.database.pool, missing);
+  // A prev_event that waits itself has had its gap asked for already, if perhaps of a server that has gone since.
+  const waiting = await whichWait(ctx.database.pool, missing, { attemptsBelow: PARENT_ATTEMPTS });
   if (missing.every((id) => waiting.has(id))) return 0;
 
   const earliestEvents = await forwardExtremities(ctx.database.pool, roomId);

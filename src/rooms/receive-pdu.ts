@@ -4,8 +4,9 @@ import { serverNameOf, type EventId, type RoomId, type ServerName } from "../mat
 import type { JsonValue } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { loadEvent, type StoredEvent } from "../storage/events.ts";
+import { localJoinedUsers } from "../storage/memberships.ts";
 import { roomRules } from "../storage/rooms.ts";
-import { addWaitingPdu, deleteWaitingPdu, waitingPdusOf } from "../storage/waiting-pdus.ts";
+import { addWaitingPdu, deleteWaitingPdu, waitingPdusOf, type WaitingPdu } from "../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "./accept-event.ts";
 import type { RoomsContext } from "./context.ts";
 import { fetchEvents } from "./fetch-events.ts";
@@ -126,18 +127,27 @@ async function keepWaiting(ctx: RoomsContext, { event, origin }: VerifiedEvent):
   return { kind: "waiting", eventId: event.eventId };
 }
 
-/** Handles the PDUs that arrived while the room was being joined, in the order of their arrival. */
+/**
+ * Handles the PDUs that arrived while the room was being joined, in the order of their arrival. What fails is left to
+ * the loop over all waiting PDUs.
+ */
 export async function receiveKeptPdus(ctx: RoomsContext, roomId: RoomId): Promise<void> {
-  const kept = await waitingPdusOf(ctx.database.pool, roomId, { reason: "join-under-way" });
-  const rules = kept.length === 0 ? undefined : await roomRules(ctx.database.pool, roomId);
-  for (const { eventId, origin, pdu } of kept) {
-    if (rules !== undefined) {
-      const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
-      if (result.kind === "dropped")
-        ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
-      // Under its real id it waits on for another reason.
-      if (result.kind === "waiting" && result.eventId === eventId) continue;
-    }
-    await deleteWaitingPdu(ctx.database.pool, eventId);
+  try {
+    const kept = await waitingPdusOf(ctx.database.pool, roomId, { reason: "join-under-way" });
+    for (const one of kept) await receiveKeptPdu(ctx, one);
+  } catch (error) {
+    ctx.logger.error({ err: error, roomId }, "PDUs that were kept during a join could not be handled yet");
   }
+}
+
+/** One of these, once no join is under way: it is received like any other, or waits on under its own id. */
+export async function receiveKeptPdu(ctx: RoomsContext, { eventId, roomId, origin, pdu }: WaitingPdu): Promise<void> {
+  const { pool } = ctx.database;
+  const rules = await roomRules(pool, roomId);
+  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (rules !== undefined && weAreIn) {
+    const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
+    if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
+  }
+  await deleteWaitingPdu(pool, eventId);
 }

@@ -64,9 +64,11 @@ interface RoomPdus {
 async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<TransactionResults> {
   const { pool } = ctx.database;
   const { roomId, origin } = input;
+  // In this order: a join that ends in between has put us into the room.
+  const joining = await isJoinUnderWay(pool, roomId);
   const rules = await roomRules(pool, roomId);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
-  if (!weAreIn && (await isJoinUnderWay(pool, roomId))) return await keepUntilJoined(ctx, input);
+  if (!weAreIn && joining) return await keepUntilJoined(ctx, input);
   if (rules === undefined || !weAreIn) return allDropped(input, rules, "this server is not in the room");
 
   const results: Record<EventId, { error?: string }> = {};
@@ -100,21 +102,27 @@ function inGraphOrder(pdus: readonly JsonObject[], rules: RoomVersionRules): rea
   return [...[...ordered, ...cyclic].map((event) => event.pdu), ...unreadable];
 }
 
-/** The room's version, and with it the events' ids, may not be known before the join is stored. */
+/**
+ * The room's version, and with it the events' ids, may not be known before the join is stored. And nothing is checked
+ * yet: under ids of their own, so that no server can put something else in the place of an event to come.
+ */
 async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: RoomPdus): Promise<TransactionResults> {
   const results: Record<EventId, { error?: string }> = {};
   const rules = await roomRules(ctx.database.pool, roomId);
-  for (const pdu of pdus) {
-    const eventId = idOf(pdu, rules) ?? `$kept-${sha256Base64(stringifyJson(pdu))}`;
+  const receivedAt = ctx.now();
+  for (const [index, pdu] of (rules === undefined ? pdus : inGraphOrder(pdus, rules)).entries()) {
+    const eventId: EventId = `$kept-${sha256Base64(origin + stringifyJson(pdu))}`;
     await addWaitingPdu(ctx.database.pool, {
       eventId,
       roomId,
       origin,
       pdu,
       reason: "join-under-way",
-      receivedAt: ctx.now(),
+      receivedAt: receivedAt + index,
+      retryAt: receivedAt,
     });
-    if (rules !== undefined) results[eventId] = {};
+    const id = idOf(pdu, rules);
+    if (id !== undefined) results[id] = {};
   }
   return results;
 }

@@ -7,6 +7,7 @@ import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { hasState, loadEvents } from "../storage/events.ts";
 import { forgetStaleJoins, isJoinUnderWay } from "../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
+import { partialRoom } from "../storage/partial-state.ts";
 import { deleteResyncStateIds } from "../storage/resync-state-ids.ts";
 import { roomRules } from "../storage/rooms.ts";
 import {
@@ -18,15 +19,23 @@ import {
 } from "../storage/waiting-pdus.ts";
 import type { RoomsContext } from "./context.ts";
 import { fetchForeignState } from "./fetch-foreign-state.ts";
-import { receiveKeptPdus, receiveVerifiedEvent } from "./receive-pdu.ts";
+import { PARENT_ATTEMPTS } from "./fill-gap.ts";
+import { receiveKeptPdu, receiveVerifiedEvent, type VerifiedEvent } from "./receive-pdu.ts";
+import { serversForResync } from "./resync-servers.ts";
 
 /** Between two looks at the table. */
 const INTERVAL_MS = 1_000;
 
 const AT_ONCE = 50;
 
-/** A join that takes longer has been ended by a crash. */
-const JOIN_ABANDONED_AFTER_MS = 15 * 60_000;
+const ROOMS_AT_ONCE = 10;
+
+/** Attempts after which other servers of the room than the sender's are asked too. */
+const OTHERS_AFTER_ATTEMPTS = 2;
+const MOST_OTHERS = 5;
+
+/** A join notes each server that it tries; one that has not for so long was ended by a crash. */
+const JOIN_ABANDONED_AFTER_MS = 30 * 60_000;
 
 /** The wait doubles with each attempt, up to this. */
 const MOST_BACK_OFF_MS = 5 * 60_000;
@@ -47,14 +56,25 @@ export function startReceivingWaitingPdus(ctx: RoomsContext): { stop(): Promise<
 }
 
 async function receiveUntilStopped(ctx: RoomsContext, stopped: AbortSignal): Promise<void> {
+  const busy = new Map<RoomId, Promise<void>>();
   while (!stopped.aborted) {
     try {
-      await receiveWaitingPdus(ctx);
+      await startDue(ctx, busy, stopped);
     } catch (error) {
       // The database may be away for a while; what waits in it waits on.
       ctx.logger.error({ err: error }, "waiting PDUs could not be handled");
     }
     await sleep(INTERVAL_MS, stopped);
+  }
+  await Promise.all(busy.values());
+}
+
+/** A room whose servers are slow holds up no other. */
+async function startDue(ctx: RoomsContext, busy: Map<RoomId, Promise<void>>, stopped: AbortSignal): Promise<void> {
+  for (const [roomId, waiting] of await dueByRoom(ctx, [...busy.keys()])) {
+    if (busy.size >= ROOMS_AT_ONCE) return;
+    const done = receiveInTurn(ctx, waiting, stopped).finally(() => busy.delete(roomId));
+    busy.set(roomId, done);
   }
 }
 
@@ -75,41 +95,102 @@ async function sleep(ms: number, stopped: AbortSignal): Promise<void> {
 
 /** One round: each PDU that is due is tried again, the state at its missing prev_events fetched first. */
 export async function receiveWaitingPdus(ctx: RoomsContext): Promise<void> {
+  const rooms = await dueByRoom(ctx, []);
+  await Promise.all([...rooms.values()].map((waiting) => receiveInTurn(ctx, waiting)));
+}
+
+async function dueByRoom(
+  ctx: RoomsContext,
+  exceptRooms: readonly RoomId[],
+): Promise<ReadonlyMap<RoomId, readonly WaitingPdu[]>> {
   const { pool } = ctx.database;
   await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
-  for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE })) {
-    switch (waiting.reason) {
-      case "missing-prev-events":
-        await receiveWaiting(ctx, waiting);
-        break;
-      case "join-under-way":
-        // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
-        if (await isJoinUnderWay(pool, waiting.roomId)) await postpone(ctx, waiting);
-        else await receiveKeptPdus(ctx, waiting.roomId);
+  const rooms = new Map<RoomId, WaitingPdu[]>();
+  for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE, exceptRooms })) {
+    const ofRoom = rooms.get(waiting.roomId) ?? [];
+    ofRoom.push(waiting);
+    rooms.set(waiting.roomId, ofRoom);
+  }
+  return rooms;
+}
+
+function isStopped(stopped: AbortSignal | undefined): boolean {
+  return stopped?.aborted === true;
+}
+
+/** Never fails: an event that we can't handle for a fault of ours must not hold up the others. */
+async function receiveInTurn(ctx: RoomsContext, ofRoom: readonly WaitingPdu[], stopped?: AbortSignal): Promise<void> {
+  for (const waiting of ofRoom) {
+    if (isStopped(stopped)) return;
+    try {
+      await receiveOne(ctx, waiting, stopped);
+    } catch (error) {
+      if (isStopped(stopped)) return;
+      const { roomId, eventId } = waiting;
+      ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
+      await postpone(ctx, waiting).catch((failure: unknown) => {
+        ctx.logger.error({ err: failure, roomId, eventId }, "a waiting PDU could not be postponed");
+      });
     }
   }
 }
 
-async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu): Promise<void> {
+async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: AbortSignal | undefined): Promise<void> {
+  switch (waiting.reason) {
+    case "missing-prev-events":
+      return await receiveWaiting(ctx, waiting, stopped);
+    case "join-under-way":
+      // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
+      if (await isJoinUnderWay(ctx.database.pool, waiting.roomId)) return await postpone(ctx, waiting);
+      return await receiveKeptPdu(ctx, waiting);
+  }
+}
+
+async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu, signal: AbortSignal | undefined): Promise<void> {
+  const { pool } = ctx.database;
+  const { roomId } = waiting;
+  const hopeful = await stillWanted(ctx, waiting);
+  if (hopeful === undefined) return await deleteWaitingPdu(pool, waiting.eventId);
+  const { event, rules, origin } = hopeful;
+  const missing = await missingPrevEvents(ctx, event);
+  // Its turn comes when its parent's has come; but one that nobody helps must not stop the room.
+  if ((await whichWait(pool, missing, { attemptsBelow: PARENT_ATTEMPTS })).size > 0)
+    return await postpone(ctx, waiting);
+  const servers = missing.length === 0 ? [] : await serversToAsk(ctx, waiting, event);
+  for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers, ...(signal && { signal }) });
+  const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
+  if (result.kind !== "stored") return await postpone(ctx, waiting);
+  // The resync of a partial room may work with the same states, and forgets them at its end.
+  if ((await partialRoom(pool, roomId)) !== undefined) return;
+  for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
+}
+
+/** Undefined for an event that is given up: its room was left, or nobody could tell its past for too long. */
+async function stillWanted(ctx: RoomsContext, waiting: WaitingPdu): Promise<VerifiedEvent | undefined> {
   const { pool } = ctx.database;
   const { roomId, eventId, origin } = waiting;
   const rules = await roomRules(pool, roomId);
   const verdict = rules === undefined ? undefined : parsePdu(waiting.pdu, rules);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
   const tooOld = ctx.now() - waiting.receivedAt > GIVE_UP_AFTER_MS;
-  if (rules === undefined || verdict?.ok !== true || !weAreIn || tooOld) {
-    ctx.logger.warn({ roomId, eventId, tooOld, weAreIn }, "a waiting PDU was given up");
-    await deleteWaitingPdu(pool, eventId);
-    return;
-  }
-  const { event } = verdict;
-  const missing = await missingPrevEvents(ctx, event);
-  // Its turn comes when its parent's has come.
-  if ((await whichWait(pool, missing)).size > 0) return await postpone(ctx, waiting);
-  for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers: [origin, serverOf(event)] });
-  const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
-  if (result.kind !== "stored") return await postpone(ctx, waiting);
-  for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
+  if (rules !== undefined && verdict?.ok === true && weAreIn && !tooOld) return { origin, rules, event: verdict.event };
+  ctx.logger.warn({ roomId, eventId, tooOld, weAreIn }, "a waiting PDU was given up");
+  return undefined;
+}
+
+/**
+ * The sender and whoever made the event know its past; after them, others of the room. While the room is partial, the
+ * server that we joined by comes first: what is told here may be what the resync builds on, and whoever pushes an event
+ * must not choose that.
+ */
+async function serversToAsk(ctx: RoomsContext, waiting: WaitingPdu, event: Event): Promise<readonly ServerName[]> {
+  const { roomId, origin, attempts } = waiting;
+  const near = [origin, serverNameOf(event.pdu.sender) ?? ""];
+  const inRoom = await serversForResync(ctx, { roomId });
+  const partial = await partialRoom(ctx.database.pool, roomId);
+  const first = partial === undefined ? [] : inRoom.slice(0, 1);
+  const others = attempts < OTHERS_AFTER_ATTEMPTS ? [] : inRoom.slice(0, MOST_OTHERS);
+  return [...new Set([...first, ...near, ...others])];
 }
 
 async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
@@ -118,20 +199,17 @@ async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<reado
   return ids.filter((id) => !hasState(known.get(id), event.roomId));
 }
 
-function serverOf(event: Event): ServerName {
-  return serverNameOf(event.pdu.sender) ?? "";
-}
-
 interface Past {
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
   readonly eventId: EventId;
   readonly servers: readonly ServerName[];
+  readonly signal?: AbortSignal;
 }
 
 /** Fetches the state at a missing prev_event from the first server that has it. */
 async function fetchPast(ctx: RoomsContext, { servers, ...past }: Past): Promise<void> {
-  for (const server of new Set(servers)) {
+  for (const server of servers) {
     if (server === ctx.serverName || server === "") continue;
     try {
       if ((await fetchForeignState(ctx, { ...past, server })).kind === "complete") return;

@@ -12,7 +12,10 @@ const MOST = 100;
  * Servers to ask for the room's state: an operator's choice, the one that we joined by, which knows the join, then
  * those known to be in the room.
  */
-export async function serversForResync(ctx: RoomsContext, { roomId }: ResyncTarget): Promise<readonly ServerName[]> {
+export async function serversForResync(
+  ctx: RoomsContext,
+  { roomId }: Pick<ResyncTarget, "roomId">,
+): Promise<readonly ServerName[]> {
   const { pool } = ctx.database;
   const control = await loadResyncControl(ctx.database, roomId);
   const room = await partialRoom(pool, roomId);

@@ -79,16 +79,16 @@ export async function waitingPdusOf(
   return rows.map(waitingPduOf);
 }
 
-/** Those whose time has come, in the order in which they came. */
+/** Those whose time has come, in the order in which they came; without those of some rooms. */
 export async function dueWaitingPdus(
   c: Connection,
-  due: { readonly now: number; readonly limit: number },
+  due: { readonly now: number; readonly limit: number; readonly exceptRooms?: readonly RoomId[] },
 ): Promise<readonly WaitingPdu[]> {
   const rows = await queryRows<WaitingRow>(
     c,
-    `SELECT ${COLUMNS} FROM waiting_pdus WHERE retry_at <= $1
+    `SELECT ${COLUMNS} FROM waiting_pdus WHERE retry_at <= $1 AND room_id <> ALL ($3::text[])
      ORDER BY received_at, event_id COLLATE "C" LIMIT $2`,
-    [new Date(due.now), due.limit],
+    [new Date(due.now), due.limit, due.exceptRooms ?? []],
   );
   return rows.map(waitingPduOf);
 }
@@ -118,12 +118,16 @@ export async function countWaitingPdus(c: Connection, roomId: RoomId): Promise<n
   return rows[0]?.count ?? 0;
 }
 
-/** Those of the events that wait. */
-export async function whichWait(c: Connection, ids: readonly EventId[]): Promise<Set<EventId>> {
+/** Those of the events that wait; with `attemptsBelow`, only those that have failed fewer times. */
+export async function whichWait(
+  c: Connection,
+  ids: readonly EventId[],
+  filter: { readonly attemptsBelow?: number } = {},
+): Promise<Set<EventId>> {
   const rows = await queryRows<{ id: EventId }>(
     c,
-    `SELECT event_id AS id FROM waiting_pdus WHERE event_id = ANY ($1::text[])`,
-    [ids],
+    `SELECT event_id AS id FROM waiting_pdus WHERE event_id = ANY ($1::text[]) AND ($2::integer IS NULL OR attempts < $2)`,
+    [ids, filter.attemptsBelow ?? null],
   );
   return new Set(rows.map((row) => row.id));
 }

@@ -84,7 +84,11 @@ describe("fetchMissingState", () => {
       at: "state_ids",
     });
 
-    const lied = fetchMissingState(sidecar.ctx, { ...target, eventId: eventId as EventId, server: resident.serverName });
+    const lied = fetchMissingState(sidecar.ctx, {
+      ...target,
+      eventId: eventId as EventId,
+      server: resident.serverName,
+    });
     await lied.catch(() => undefined);
     stop();
 
@@ -137,5 +141,49 @@ describe("joinRoom", () => {
     const join = joinRoom(sidecar.ctx, { userId, roomId: room.roomId, via: [resident.serverName] });
     await expect(join).rejects.toMatchObject({ status: 502 });
     lie();
+  });
+});
+
+describe("receiveWaitingPdus", () => {
+  it("accepts an event whose parent waits in vain, with the state that its own sender tells", async () => {
+    const { room } = await enter();
+    const quiet = { push: false };
+    const hidden = await resident.sendMessage(room, resident.founder, "hidden", quiet);
+    resident.trouble({ kind: "refuse", status: 404, at: "get_missing_events" });
+    resident.trouble({ kind: "refuse", status: 404, at: "state_ids", forEvent: hidden.eventId });
+    const parent = await resident.sendMessage(room, resident.founder, "the parent");
+    const child = await resident.sendMessage(room, resident.founder, "the child");
+    expect(await countWaitingPdus(database.pool, room.roomId)).toBe(2);
+    await database.pool.query("UPDATE waiting_pdus SET attempts = 3, retry_at = now() WHERE room_id = $1", [
+      room.roomId,
+    ]);
+
+    await receiveWaitingPdus(sidecar.ctx);
+
+    resident.clearTrouble();
+    expect(await loadEvent(database.pool, child.eventId)).toMatchObject({ outlier: false, rejection: null });
+    expect(await loadEvent(database.pool, parent.eventId)).toMatchObject({ outlier: true });
+  });
+
+  it("goes on with the others where one can't be handled", async () => {
+    const { room } = await enter();
+    const other = await enter();
+    resident.trouble({ kind: "refuse", status: 404, at: "get_missing_events" });
+    await resident.sendMessage(room, resident.founder, "hidden", { push: false });
+    const poison = await resident.sendMessage(room, resident.founder, "poison");
+    await resident.sendMessage(other.room, resident.founder, "hidden", { push: false });
+    const good = await resident.sendMessage(other.room, resident.founder, "good");
+    const { federation } = sidecar.ctx;
+    const stateIds: typeof federation.stateIds = async (server, request, options) => {
+      if (request.roomId === room.roomId) throw new TypeError("a fault of ours");
+      return await federation.stateIds(server, request, options);
+    };
+
+    await receiveWaitingPdus({ ...sidecar.ctx, federation: { ...federation, stateIds } });
+
+    resident.clearTrouble();
+    expect(await loadEvent(database.pool, good.eventId)).toMatchObject({ outlier: false });
+    expect(await loadEvent(database.pool, poison.eventId)).toBeUndefined();
+    expect(await countWaitingPdus(database.pool, room.roomId)).toBe(1);
   });
 });

@@ -162,6 +162,8 @@ describe("joinRoom", () => {
 
     expect(early.results).toMatchObject([{ status: 200 }]);
     expect(joined.partial).toBe(true);
+    // Once as what the join kept, once as what waits for its past.
+    await receiveWaitingPdus(sidecar.ctx);
     await receiveWaitingPdus(sidecar.ctx);
     await driveResync(sidecar.ctx, room.roomId, joined.eventId);
     expect(await loadEvent(database.pool, early.eventId)).toMatchObject({ outlier: false, rejection: null });
