@@ -102,17 +102,20 @@ async function joinByHandshake(
   servers: readonly ServerName[],
 ): Promise<RoomJoined> {
   const { roomId, userId } = request;
-  // From here on, PDUs of the room are kept: the resident may send them before its answer is stored.
-  await beginJoin(ctx.database.pool, { roomId, userId, since: ctx.now() });
   try {
-    const answer = await shakeHands(ctx, { roomId, userId, content: request.content ?? {} }, servers);
-    const stored = await storeAnswer(ctx, answer);
-    if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, answer.join.eventId);
-    return { roomId, eventId: answer.join.eventId, partial: stored.partial };
+    const { eventId, stored } = await shakeHands(ctx, { roomId, userId, content: request.content ?? {} }, servers);
+    if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, eventId);
+    return { roomId, eventId, partial: stored.partial };
   } finally {
     await endJoin(ctx.database.pool, roomId, userId);
-    await receiveKeptPdus(ctx, roomId);
+    // Not waited for: their past may have to be fetched from slow servers.
+    void receiveKeptPdus(ctx, roomId);
   }
+}
+
+interface HandsShaken {
+  readonly eventId: EventId;
+  readonly stored: JoinStored;
 }
 
 /** make_join and send_join at one server after the other, until one of them lets us in or refuses for good. */
@@ -120,20 +123,32 @@ async function shakeHands(
   ctx: RoomsContext,
   request: MembershipRequest,
   servers: readonly ServerName[],
-): Promise<JoinAnswer> {
+): Promise<HandsShaken> {
+  const { roomId, userId } = request;
   const failures: FederationFailure[] = [];
   for (const server of servers) {
+    // From here on, PDUs of the room are kept: the resident may send them before its answer is stored.
+    await beginJoin(ctx.database.pool, { roomId, userId, since: ctx.now() });
     const template = await attempt(() => makeJoin(ctx, server, request), failures);
     if (template === undefined) {
       if (!mayFailOverMakeJoin(failures.at(-1) as FederationFailure)) break;
       continue;
     }
-    const answer = await attempt(() => sendJoin(ctx, directed(template), request), failures);
-    if (answer !== undefined) return answer;
+    const shaken = await attempt(() => sendAndStore(ctx, directed(template), request), failures);
+    if (shaken !== undefined) return shaken;
     if (!mayFailOverSendJoin(failures.at(-1) as FederationFailure)) break;
   }
-  for (const failure of failures) ctx.logger.info({ roomId: request.roomId, err: failure }, "a join attempt failed");
-  throw joinFailed(request.roomId, failures);
+  for (const failure of failures) ctx.logger.info({ roomId, err: failure }, "a join attempt failed");
+  throw joinFailed(roomId, failures);
+}
+
+async function sendAndStore(
+  ctx: RoomsContext,
+  template: JoinTemplate,
+  request: MembershipRequest,
+): Promise<HandsShaken> {
+  const answer = await sendJoin(ctx, template, request);
+  return { eventId: answer.join.eventId, stored: await storeAnswer(ctx, answer) };
 }
 
 /** A restricted join is sent to the server of the user who authorises it, and to no other. */
@@ -155,7 +170,6 @@ async function storeAnswer(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinS
   try {
     return await storeJoin(ctx, answer);
   } catch (error) {
-    if (error instanceof FederationFailure) throw joinFailed(answer.join.roomId, [error]);
     if (!(error instanceof PrevEventsMissing)) throw error;
     // We know the room in full but not what the resident built the join on: it is received like any event.
     await receiveVerifiedEvent(ctx, { origin: answer.server, event: answer.join, rules: answer.rules });

@@ -1,6 +1,6 @@
 import { FederationFailure } from "../federation-client/failures.ts";
 import { prevEventIds, type Event } from "../matrix/event.ts";
-import { stateFromEntries, stateKeyOf, stateWith, type StateMap } from "../matrix/state.ts";
+import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from "../matrix/state.ts";
 import { transaction, type Connection } from "../storage/database.ts";
 import { insertOutliers, insertTimelineEvent } from "../storage/events.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
@@ -16,6 +16,7 @@ import { deleteResyncControl } from "../storage/resync-control.ts";
 import { clearResyncStateIds } from "../storage/resync-state-ids.ts";
 import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../storage/rooms.ts";
 import { loadStateEntries } from "../storage/state-entries.ts";
+import { lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import { currentStreamPosition, takeStreamPositions } from "../storage/streams.ts";
 import { acceptEventWithin } from "./accept-event.ts";
 import { rejectionText } from "./authorize-outliers.ts";
@@ -41,12 +42,15 @@ export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<
   return await transaction(ctx.database, async (tx) => {
     const { roomId } = answer.join;
     await insertOrCorrectRoom(tx, { roomId, roomVersion: answer.rules.version });
-    await lockRoom(tx, roomId);
+    const room = await lockRoom(tx, roomId);
+    // A room that we have a state of keeps the version that it has.
+    if (room?.roomVersion !== answer.rules.version) throw refused(answer, `the room's version is ${room?.roomVersion}`);
     // The join too: the current state names it before its place in the timeline is known.
     await insertOutliers(tx, [...answer.outliers, { event: answer.join, rejection: null }]);
     const source: StateSource = { database: ctx.database, tx, roomId, rules: answer.rules };
     const before = await stateBeforeJoin(source, answer);
     if ((await localJoinedUsers(tx, roomId, ctx.serverName)).length > 0) {
+      await requireSameCreate(source, answer, { before, currentSnapshotId: room.currentSnapshotId });
       return await joinToo(ctx, source, answer, before);
     }
     return await enter(ctx, source, answer, before);
@@ -58,18 +62,32 @@ async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise
   const accepted = entries.filter((entry) => !entry.rejected);
   const state = stateFromEntries(accepted.map((entry) => [stateKeyOf(entry.type, entry.stateKey), entry.eventId]));
   if (state.size < accepted.length) {
-    const reason = "its send_join answer has two events for one key of the state";
-    throw new FederationFailure({ kind: "bad-response", server: answer.server, reason });
+    throw refused(answer, "its send_join answer has two events for one key of the state");
   }
   const judgement = { tx: source.tx, rules: source.rules, event: answer.join };
   // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
   const judge = answer.membersOmitted ? judgeByPartialState : judgeByState;
   const refusal = rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
   if (refusal !== null) {
-    const reason = `the auth rules refuse the join that it completed: ${refusal}`;
-    throw new FederationFailure({ kind: "bad-response", server: answer.server, reason });
+    throw refused(answer, `the auth rules refuse the join that it completed: ${refusal}`);
   }
   return state;
+}
+
+function refused({ server }: JoinAnswer, reason: string): FederationFailure {
+  return new FederationFailure({ kind: "bad-response", server, reason });
+}
+
+/** A room in which we are has the create event that it has. */
+async function requireSameCreate(
+  { tx }: StateSource,
+  answer: JoinAnswer,
+  { before, currentSnapshotId }: { readonly before: StateMap; readonly currentSnapshotId: bigint | null },
+): Promise<void> {
+  if (currentSnapshotId === null) return;
+  const ours = await lookUpInSnapshot(tx, currentSnapshotId, "m.room.create", "");
+  if (ours === stateGet(before, "m.room.create", "")) return;
+  throw refused(answer, "its send_join answer has another create event than the room");
 }
 
 async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer, state: StateMap): Promise<JoinStored> {
@@ -126,12 +144,15 @@ async function joinToo(
     partial || !answer.membersOmitted
       ? prevEventIds(answer.join.pdu).map((eventId) => ({ eventId, after: state }))
       : [];
-  await acceptEventWithin(ctx, source.tx, {
+  const { rejection, softFailed } = await acceptEventWithin(ctx, source.tx, {
     event: answer.join,
     origin: answer.server,
     foreign,
     foreignIsPartial: answer.membersOmitted,
   });
+  if (rejection !== null || softFailed) {
+    throw refused(answer, `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`);
+  }
   return { kind: "joined-too", partial };
 }
 
