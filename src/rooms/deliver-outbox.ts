@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TRANSACTION_PDUS } from "../federation-api/endpoints.ts";
 import type { TransactionResponse } from "../federation-api/endpoints.ts";
@@ -185,6 +186,9 @@ async function keepListening(delivery: Delivery): Promise<void> {
  * Woken by new rows, by the end of a back-off, and by a server that talks to us.
  */
 export function startOutboxDelivery(ctx: RoomsContext, options: OutboxDeliveryOptions = {}): OutboxDelivery {
+  const aborting = new AbortController();
+  // Each request under way listens to it: many are no leak.
+  setMaxListeners(0, aborting.signal);
   const delivery: Delivery = {
     ctx,
     destinationsAtOnce: options.destinationsAtOnce ?? 20,
@@ -194,7 +198,7 @@ export function startOutboxDelivery(ctx: RoomsContext, options: OutboxDeliveryOp
     restingUntil: new Map(),
     restsReadAt: 0,
     stopping: new AbortController(),
-    aborting: new AbortController(),
+    aborting,
   };
   const forgetAlive = ctx.federation.onServerAlive((server) => {
     delivery.restingUntil.delete(server);
