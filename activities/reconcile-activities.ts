@@ -1,8 +1,9 @@
 import type { RoomsContext } from "../src/rooms/context.ts";
 import { reconcileResyncs } from "../src/rooms/reconcile-resyncs.ts";
+import { withHeartbeat } from "./heartbeat.ts";
 
 export function createReconcileActivities(ctx: RoomsContext) {
   return {
-    reconcileResyncs: () => reconcileResyncs(ctx),
+    reconcileResyncs: () => withHeartbeat(() => reconcileResyncs(ctx)),
   };
 }

@@ -33,11 +33,11 @@ export type FetchOutcome =
 export function createResyncActivities(ctx: RoomsContext) {
   return {
     async nextResyncStep(target: ActivityTarget): Promise<ResyncStep> {
-      return await nextResyncStep(ctx, targetOf(target));
+      return await withHeartbeat(() => nextResyncStep(ctx, targetOf(target)));
     },
 
     async listServers(target: ActivityTarget): Promise<readonly string[]> {
-      return await serversForResync(ctx, targetOf(target));
+      return await withHeartbeat(() => serversForResync(ctx, targetOf(target)));
     },
 
     async fetchMissingState(
@@ -80,7 +80,7 @@ export function createResyncActivities(ctx: RoomsContext) {
     },
 
     async recordCancelled(target: ActivityTarget): Promise<void> {
-      await recordCancelled(ctx, targetOf(target));
+      await withHeartbeat(() => recordCancelled(ctx, targetOf(target)));
     },
   };
 }

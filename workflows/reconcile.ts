@@ -3,6 +3,7 @@ import type { Activities } from "../activities/index.ts";
 
 const { reconcileResyncs } = proxyActivities<Activities>({
   startToCloseTimeout: "5m",
+  heartbeatTimeout: "5s",
   // The schedule comes again soon.
   retry: { maximumAttempts: 3 },
 });

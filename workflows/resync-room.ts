@@ -31,8 +31,11 @@ import { initialState, nextServer, progressOf, reduce, type ResyncEvent, type Re
  */
 const retry = { initialInterval: "1s", backoffCoefficient: 2, maximumInterval: "1m" } as const;
 
-const quick = proxyActivities<Activities>({ startToCloseTimeout: "1m", retry });
-const long = proxyActivities<Activities>({ startToCloseTimeout: "1h", heartbeatTimeout: "5s", retry });
+/** A worker that was killed is noticed by its silence, whichever step it was in. */
+const heartbeatTimeout = "5s";
+
+const quick = proxyActivities<Activities>({ startToCloseTimeout: "1m", heartbeatTimeout, retry });
+const long = proxyActivities<Activities>({ startToCloseTimeout: "1h", heartbeatTimeout, retry });
 
 /** A run's history stays small, however long the resync of a room takes. */
 const MAX_HISTORY_EVENTS = 2_000;
@@ -112,7 +115,10 @@ async function repairRoom(input: ResyncInput, room: FollowedRoom): Promise<Resyn
         return "completed-by-leave";
       case "fetch":
         room.apply({ type: "partial-events", count: step.partialEvents });
-        for (const eventId of step.eventIds) await fetchState(input, room, eventId);
+        for (const eventId of step.eventIds) {
+          await fetchState(input, room, eventId);
+          await renewHistory(input, room);
+        }
         break;
       case "repair":
         room.apply({ type: "phase", phase: "authorising" });

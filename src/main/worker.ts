@@ -65,6 +65,8 @@ async function createWorker(connection: NativeConnection, config: Config, ctx: C
     ...workflowSource(),
     // A killed worker's tasks go to another after a second, not after ten.
     stickyQueueScheduleToStartTimeout: "1s",
+    // Heartbeats leave the process as they are made, not every 4 s: a time-out of 5 s would leave no room for delays.
+    maxHeartbeatThrottleInterval: "1s",
     shutdownGraceTime: "4s",
     shutdownForceTime: "8s",
   });
