@@ -4,16 +4,16 @@ import { freePort } from "../../src/main/embedded/free-port.ts";
 import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../src/main/logger.ts";
 import type { Running } from "../../src/main/running-file.ts";
-import type { EventId, UserId } from "../../src/matrix/identifiers.ts";
-import { stateKeyOf, type StateKey } from "../../src/matrix/state.ts";
+import type { UserId } from "../../src/matrix/identifiers.ts";
+import { stateKeyOf } from "../../src/matrix/state.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
 import { startResident, type Resident } from "../resident/resident.ts";
 import { cloneDatabase } from "../support/database.ts";
-import { httpClient, type HttpClient } from "../support/http-client.ts";
+import type { HttpClient } from "../support/http-client.ts";
+import { addAlice, expectEqualStates, joinVia, settingsBeside, untilComplete } from "../support/sidecar-scene.ts";
 import {
   eventually,
   fastjoin,
-  sidecarSettings,
   spawnFastjoin,
   untilRunning,
   type SidecarProcess,
@@ -31,50 +31,11 @@ afterAll(async () => {
   await resident.close();
 });
 
-/** Settings under which a sidecar of a loopback name trusts the resident. */
-async function settingsFor(more: Readonly<Record<string, string>> = {}): Promise<SidecarSettings> {
-  const port = await freePort();
-  return await sidecarSettings({
-    FASTJOIN_SERVER_NAME: `localhost:${port}`,
-    FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,
-    FASTJOIN_FEDERATION_VERIFY_CERTIFICATES: "false",
-    FASTJOIN_TRUSTED_KEY_SERVERS: resident.serverName,
-    ...more,
-  });
-}
-
-async function addAlice(settings: SidecarSettings, clientUrl: string): Promise<HttpClient> {
-  const added = await fastjoin(settings.env, "user", "add", "alice");
-  const accessToken = /access token\s+(\S+)/.exec(added.stdout)?.[1];
-  if (accessToken === undefined) throw new Error(`no account was made: ${added.stdout}${added.stderr}`);
-  return httpClient(clientUrl, `@alice:${settings.env["FASTJOIN_SERVER_NAME"]}`, accessToken);
-}
-
 /** A room of more than a thousand members whose state takes some seconds to fetch. */
 function slowRoom(): HostedRoom {
   members += 1;
   resident.trouble({ kind: "slow", bytesPerSecond: 250_000, at: "state" });
   return resident.hostRoom({ members, servers: 20 });
-}
-
-async function join(alice: HttpClient, room: HostedRoom): Promise<void> {
-  await alice.post(`join/${encodeURIComponent(room.roomId)}?via=${encodeURIComponent(resident.serverName)}`);
-}
-
-async function untilComplete(settings: SidecarSettings, room: HostedRoom, sidecar: SidecarProcess): Promise<void> {
-  await eventually(
-    async () => {
-      const { stdout } = await fastjoin(settings.env, "show", room.roomId);
-      return stdout.includes("complete: nothing to resync") ? true : undefined;
-    },
-    { withinMs: 120_000, about: () => `the resync does not end: ${sidecar.output().slice(-4000)}` },
-  );
-}
-
-function statesEqual(ours: ReadonlyMap<string, string>, theirs: ReadonlyMap<StateKey, EventId>): void {
-  expect(ours.size).toBe(theirs.size);
-  const different = [...theirs].filter(([key, eventId]) => ours.get(key) !== eventId);
-  expect(different).toEqual([]);
 }
 
 /** Each of these bodies once, in the whole timeline. */
@@ -91,7 +52,7 @@ describe("a resync", () => {
   let alice: HttpClient;
 
   beforeAll(async () => {
-    settings = await settingsFor({ FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
+    settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
     sidecar = spawnFastjoin(settings.env, "start");
     running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
     alice = await addAlice(settings, running.clientUrl ?? "");
@@ -111,7 +72,7 @@ describe("a resync", () => {
   for (const part of ["worker", "serve"] as const) {
     it(`goes on when the ${part} is killed in the middle of it, and loses and doubles nothing`, async () => {
       const room = slowRoom();
-      await join(alice, room);
+      await joinVia(alice, room, resident);
       await alice.say(room.roomId, "ours, before");
       await resident.sendMessage(room, resident.founder, "theirs, before");
       await delay(1500);
@@ -127,7 +88,7 @@ describe("a resync", () => {
       await eventually(async () => (await alice.say(room.roomId, "ours, after").catch(() => undefined)) && true);
       await untilComplete(settings, room, sidecar);
 
-      statesEqual(await alice.fullState(room.roomId), resident.fullState(room));
+      expectEqualStates(await alice.fullState(room.roomId), resident.fullState(room));
       const bodies = await timelineBodies(alice, room);
       expect(bodies.toSorted()).toEqual(["ours, after", "ours, before", "theirs, before", "theirs, during"]);
       await resident.waitForEvent(
@@ -147,7 +108,7 @@ describe("a resync", () => {
       error: "Host not in room.",
       at: "state_ids",
     });
-    await join(alice, room);
+    await joinVia(alice, room, resident);
     const cancelled = await fastjoin(settings.env, "cancel", room.roomId, "--why", "maintenance");
     expect(cancelled.stdout).toContain("cancelled the resync");
     resident.clearTrouble();
@@ -164,7 +125,7 @@ describe("a resync", () => {
 
     expect((await fastjoin(settings.env, "retry", room.roomId)).stdout).toContain("retrying");
     await untilComplete(settings, room, sidecar);
-    statesEqual(await alice.fullState(room.roomId), resident.fullState(room));
+    expectEqualStates(await alice.fullState(room.roomId), resident.fullState(room));
   });
 });
 
@@ -172,7 +133,7 @@ describe("a join while Temporal is away", () => {
   it("succeeds, and its resync runs once Temporal is back", async () => {
     const database = await cloneDatabase({ empty: true });
     const temporalPort = await freePort();
-    const settings = await settingsFor({
+    const settings = await settingsBeside(resident, {
       DATABASE_URL: database.url,
       TEMPORAL_ADDRESS: `127.0.0.1:${temporalPort}`,
       FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}`,
@@ -187,7 +148,7 @@ describe("a join while Temporal is away", () => {
       const alice = await addAlice(settings, clientUrl);
       members += 1;
       const room = resident.hostRoom({ members });
-      await join(alice, room);
+      await joinVia(alice, room, resident);
       await alice.say(room.roomId, "nobody repairs this yet");
 
       const temporal = await startEmbeddedTemporal({
@@ -205,7 +166,7 @@ describe("a join while Temporal is away", () => {
       });
       await untilComplete(settings, room, worker);
       const state = await alice.fullState(room.roomId);
-      statesEqual(state, resident.fullState(room));
+      expectEqualStates(state, resident.fullState(room));
       expect(state.get(stateKeyOf("m.room.member", alice.userId as UserId))).toBeDefined();
     } finally {
       for (const one of stop.toReversed()) await one();
