@@ -34,6 +34,7 @@ describe("checkPowerLevels", () => {
   it("allows no change, and changes within the sender's power", () => {
     expect(change(BASE)).toBe("pl");
     expect(change({ ...BASE, invite: 50, kick: 50, users_default: -5 })).toBe("pl");
+    expect(change({ ...BASE, kick: 40 }, { ...BASE, kick: 50 })).toBe("pl");
     expect(change({ ...BASE, users: { ...BASE.users, [CHARLIE]: 50, [DORA]: 1 } })).toBe("pl");
     expect(change({ ...BASE, events: { "m.room.name": 60, "m.room.topic": 20, "m.x": 50 } })).toBe("pl");
   });
