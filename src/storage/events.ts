@@ -152,7 +152,9 @@ const FROM_ARRAYS = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::
  *
  * @returns how many were new
  */
-export async function insertOutliers(tx: Connection, events: readonly OutlierToStore[]): Promise<number> {
+export async function insertOutliers(tx: Connection, outliers: readonly OutlierToStore[]): Promise<number> {
+  // Who stores the same events at the same time waits for us, or we for them; in one order, never both.
+  const events = outliers.toSorted((a, b) => (a.event.eventId < b.event.eventId ? -1 : 1));
   let inserted = 0;
   let running: Promise<number> = Promise.resolve(0);
   for (let start = 0; start < events.length; start += INSERT_CHUNK) {

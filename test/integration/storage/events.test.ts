@@ -34,6 +34,17 @@ describe("insertOutliers", () => {
     expect(await insertOutliers(database.pool, events)).toBe(0);
   });
 
+  it("stores the same events twice at the same time, in whatever order they come", async () => {
+    const roomId = await aStoredRoom(database);
+    const events = Array.from({ length: 6_000 }, (_, number) => ({
+      event: aMemberEvent(roomId, `$both${number}`, number),
+      rejection: null,
+    }));
+    const both = [events, events.toReversed()].map((list) => transaction(database, (tx) => insertOutliers(tx, list)));
+    const stored = await Promise.all(both);
+    expect(stored.toSorted((a, b) => a - b)).toEqual([0, 6_000]);
+  });
+
   it("keeps every byte of what the wire's JSON says", async () => {
     const roomId = await aStoredRoom(database, "1");
     const text = `{"auth_events":[["$a:example.org",{"sha256":"x"}]],"content":{"big":9007199254740993,"float":1.0,"nul":"\\u0000","quote":"\\"\\\\"},"depth":9223372036854775807,"origin_server_ts":1e3,"prev_events":[["$b,\\"}\\\\:example.org",{}]],"room_id":"${roomId}","sender":"@a:example.org","type":"m.test"}`;
