@@ -9,7 +9,7 @@ import { joinedServers } from "../storage/memberships.ts";
 import { addToOutbox } from "../storage/outbox.ts";
 import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
 import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../storage/rooms.ts";
-import { loadState } from "../storage/state-snapshots.ts";
+import { loadState, lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../storage/streams.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "./context.ts";
@@ -80,7 +80,7 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
 
   const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
   const past = await pastOf(source, input);
-  const refusal = await refusalOf({ ...source, event }, past);
+  const refusal = (await secondCreation(tx, room, event)) ?? (await refusalOf({ ...source, event }, past));
   const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
   const stored = await placeEvent(ctx, source, { ...input, room, past, refusal, softFailed });
   await input.also?.(tx, stored);
@@ -180,6 +180,17 @@ async function toldStates(source: StateSource, ids: readonly EventId[]): Promise
   }
   if (missing.length > 0) throw new PrevEventsMissing(missing);
   return states;
+}
+
+/** By the auth rules alone the server that made a room could make it again, with other creators. */
+async function secondCreation(
+  tx: Connection,
+  { currentSnapshotId }: RoomRow,
+  { eventId, pdu }: Event,
+): Promise<string | null> {
+  if (currentSnapshotId === null || pdu.type !== "m.room.create" || pdu.state_key !== "") return null;
+  const first = await lookUpInSnapshot(tx, currentSnapshotId, "m.room.create", "");
+  return first === eventId ? null : "create.not-first: the room has a create event already";
 }
 
 async function refusalOf(

@@ -3,7 +3,9 @@ import type { EventId } from "../matrix/identifiers.ts";
 import { stateFromEntries, stateKeyOf, stateWith, type StateKey, type StateMap } from "../matrix/state.ts";
 import { loadEvent } from "../storage/events.ts";
 import { loadResyncStateIds } from "../storage/resync-state-ids.ts";
+import { loadRoom } from "../storage/rooms.ts";
 import { loadStateEntries } from "../storage/state-entries.ts";
+import { lookUpInSnapshot } from "../storage/state-snapshots.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import { judgeByState } from "./judge-event.ts";
 import type { ForeignState, StateSource } from "./state-before-event.ts";
@@ -50,6 +52,16 @@ async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventI
     if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
     state.set(key, eventId);
   }
-  if (!state.has(stateKeyOf("m.room.create", ""))) throw new ForeignStateUnusable(at, "it has no create event");
+  const create = state.get(stateKeyOf("m.room.create", ""));
+  if (create === undefined) throw new ForeignStateUnusable(at, "it has no create event");
+  if (create !== (await createEventOf(source)))
+    throw new ForeignStateUnusable(at, "its create event is not the room's");
   return stateFromEntries(state);
+}
+
+/** A room's create event never changes, and even a partial state has it. */
+async function createEventOf({ tx, roomId }: StateSource): Promise<EventId | undefined> {
+  const room = await loadRoom(tx, roomId);
+  if (room === undefined || room.currentSnapshotId === null) return undefined;
+  return await lookUpInSnapshot(tx, room.currentSnapshotId, "m.room.create", "");
 }

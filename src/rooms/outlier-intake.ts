@@ -12,6 +12,9 @@ const CHUNK = 1000;
 /** Events that wait for their auth events are held in memory; beyond this they are let go and fetched again. */
 const MAX_UNDECIDED = 20_000;
 
+/** An answer of a gigabyte has room for hundreds of millions of things that are no events. */
+const MAX_DROPPED = 20_000;
+
 /** Where all that was handed on so far is: in the database, or with the taker. */
 export type Kept = "stored" | "held";
 
@@ -26,6 +29,7 @@ export interface OutlierIntakeOptions {
 
 export interface OutlierIntakeResult {
   readonly kept: number;
+  /** The first {@link MAX_DROPPED}. */
   readonly dropped: readonly DroppedPdu[];
   /** Events that could not be judged for want of these. */
   readonly missingAuthEvents: ReadonlySet<EventId>;
@@ -65,10 +69,9 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
   async function flush(): Promise<void> {
     const pdus = buffer;
     buffer = [];
-    const verified = await verifyPdus(ctx, { roomId, rules, pdus });
-    dropped.push(...verified.dropped);
-    const arrived = verified.events.filter((event) => wanted === undefined || wanted.has(event.eventId));
-    const result = await authorizeOutliers(ctx.database.pool, rules, [...undecided, ...arrived], known);
+    const verified = await verifyPdus(ctx, { roomId, rules, pdus, ...(wanted === undefined ? {} : { wanted }) });
+    dropped.push(...verified.dropped.slice(0, MAX_DROPPED - dropped.length));
+    const result = await authorizeOutliers(ctx.database.pool, rules, [...undecided, ...verified.events], known);
     for (const { event } of result.authorized) {
       known.set(event.eventId, event);
       if (event.pdu.type === "m.room.member") held.add(event.eventId);

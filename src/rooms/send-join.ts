@@ -91,7 +91,7 @@ export async function sendJoin(
   return {
     server,
     rules,
-    join: await withAddedSignatures(ctx, ours, summary, rules),
+    join: await withAddedSignatures(ctx, ours, { summary, template, refuse }),
     membersOmitted: summary.membersOmitted,
     servers: serversInRoom(ctx, server, summary, refuse),
     stateEventIds,
@@ -183,13 +183,20 @@ function serversInRoom(
 async function withAddedSignatures(
   ctx: RoomsContext,
   ours: Event,
-  summary: SendJoinSummary,
-  rules: RoomVersionRules,
+  {
+    summary,
+    template,
+    refuse,
+  }: { readonly summary: SendJoinSummary; readonly template: JoinTemplate; readonly refuse: Fail },
 ): Promise<Event> {
-  if (summary.event === undefined) return ours;
-  const { events } = await verifyPdus(ctx, { roomId: ours.roomId, rules, pdus: [summary.event] });
-  const theirs = events[0];
-  if (theirs === undefined || theirs.eventId !== ours.eventId) return ours;
+  const pdus = summary.event === undefined ? [] : [summary.event];
+  const { events } = await verifyPdus(ctx, { roomId: ours.roomId, rules: template.rules, pdus });
+  const theirs = events.find((event) => event.eventId === ours.eventId);
+  if (theirs === undefined) {
+    // Other servers would drop our join.
+    if (template.authorisedVia !== undefined) refuse("does not vouch for the join to a restricted room");
+    return ours;
+  }
   const signatures = { ...theirs.pdu.signatures, ...ours.pdu.signatures };
   return { ...ours, pdu: { ...ours.pdu, signatures } };
 }

@@ -36,9 +36,15 @@ const CHECKS_PER_TURN = 400;
  */
 export async function verifyPdus(
   ctx: RoomsContext,
-  input: { readonly roomId: RoomId; readonly rules: RoomVersionRules; readonly pdus: readonly JsonValue[] },
+  input: {
+    readonly roomId: RoomId;
+    readonly rules: RoomVersionRules;
+    readonly pdus: readonly JsonValue[];
+    /** Others are left out before their signatures are checked, and their servers' keys asked for. */
+    readonly wanted?: ReadonlySet<EventId>;
+  },
 ): Promise<VerifiedPdus> {
-  const { rules, roomId } = input;
+  const { rules, roomId, wanted } = input;
   const dropped: DroppedPdu[] = [];
   const parsed: Event[] = [];
   for (const pdu of input.pdus) {
@@ -49,7 +55,7 @@ export async function verifyPdus(
       const { eventId } = verdict.event;
       dropped.push({ kind: "other-room", eventId, reason: `it belongs to room ${verdict.event.roomId}` });
     } else {
-      parsed.push(verdict.event);
+      if (wanted?.has(verdict.event.eventId) !== false) parsed.push(verdict.event);
     }
   }
   const keys = await keysOfSigners(ctx, rules, parsed);

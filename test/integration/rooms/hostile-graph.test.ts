@@ -2,13 +2,14 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import { serverNameOf, type EventId } from "../../../src/matrix/identifiers.ts";
+import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { hashAndSignEvent } from "../../../src/matrix/signatures.ts";
 import { joinRoom } from "../../../src/rooms/join-room.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive-waiting-pdus.ts";
 import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
 import { repairEvents } from "../../../src/rooms/resync-repair-events.ts";
 import { fetchMissingState } from "../../../src/rooms/resync-fetch-state.ts";
-import { loadEvent } from "../../../src/storage/events.ts";
+import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
 import { clearResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
@@ -66,6 +67,50 @@ describe("an event whose prev_event is of another room", () => {
     expect(await loadEvent(database.pool, eventIdOf(pdu, one.room.rules))).toBeUndefined();
     expect(await countWaitingPdus(database.pool, one.room.roomId)).toBe(1);
     expect(await sidecar.currentState(one.room.roomId)).toEqual(before);
+  });
+});
+
+describe("a second create event", () => {
+  async function enterWithOther(): Promise<{ room: HostedRoom; joinEventId: EventId; other: Pdu }> {
+    const { room, joinEventId } = await enter();
+    const draft = { sender: resident.founder, type: "m.room.create", stateKey: "", prevEvents: [], authEvents: [] };
+    const content = { room_version: room.rules.version, "org.example.other": true };
+    const { event } = composeEvent(room, identityIn(resident.world), { ...draft, content, evenIfRejected: true });
+    return { room, joinEventId, other: event.pdu };
+  }
+
+  it("is refused when it is sent", async () => {
+    const { room, other } = await enterWithOther();
+    const before = await sidecar.currentState(room.roomId);
+
+    await resident.sendPdus(room, [other]);
+
+    const stored = await loadEvent(database.pool, eventIdOf(other, room.rules));
+    expect(stored?.rejection).toMatch(/^create\.not-first/);
+    expect(await sidecar.currentState(room.roomId)).toEqual(before);
+  });
+
+  it("makes a told state unusable", async () => {
+    const { room, joinEventId, other } = await enterWithOther();
+    const otherId = eventIdOf(other, room.rules);
+    await insertOutliers(database.pool, [
+      { event: { eventId: otherId, roomId: room.roomId, pdu: other, rejected: false }, rejection: null },
+    ]);
+    const create = resident.fullState(room).get(stateKeyOf("m.room.create", ""));
+    const lied = [...resident.fullState(room).values()].map((id) => (id === create ? otherId : id));
+    const lie = { kind: "lie", lie: "answer", changes: { pdu_ids: lied }, at: "state_ids" } as const;
+    const stop = resident.trouble(lie);
+    const target = { roomId: room.roomId, joinEventId };
+    const step = await nextResyncStep(sidecar.ctx, target);
+    const [eventId] = step.kind === "fetch" ? step.eventIds : [];
+    const server = resident.serverName;
+
+    const fetched = fetchMissingState(sidecar.ctx, { ...target, eventId: eventId as EventId, server });
+
+    await expect(fetched).rejects.toThrow("its create event is not the room's");
+    stop();
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
   });
 });
 
