@@ -7,6 +7,8 @@ import type { RoomVersionRules } from "../../src/matrix/room-versions.ts";
 import { splitStateKey, stateEntries, stateKeyOf } from "../../src/matrix/state.ts";
 import type { StateMap } from "../../src/matrix/state.ts";
 
+const LEAVES: ReadonlySet<unknown> = new Set(["leave", "ban"]);
+
 /**
  * State resolution v2 and v2.1 as the specification words it, slowly and with nothing shared but the auth rules: to
  * compare the real one with.
@@ -58,7 +60,7 @@ export function referenceResolution(
   const isPower = (id: EventId): boolean => {
     const { type, state_key: stateKey, sender, content } = get(id).pdu;
     if (["m.room.power_levels", "m.room.join_rules", "m.room.create"].includes(type)) return stateKey === "";
-    return type === "m.room.member" && ["leave", "ban"].includes(String(content["membership"])) && sender !== stateKey;
+    return type === "m.room.member" && LEAVES.has(content["membership"]) && sender !== stateKey;
   };
   // In the specification's words the whole auth chain counts; servers follow it within the full conflicted set only.
   const x = new Set([...fullConflicted].filter(isPower));

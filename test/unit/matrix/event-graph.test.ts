@@ -11,7 +11,7 @@ interface Vertex {
 function vertices(graph: Readonly<Record<string, string>>): Vertex[] {
   return Object.entries(graph).map(([name, edges]) => ({
     eventId: `$${name}`,
-    edges: [...edges].map((edge): EventId => `$${edge}`),
+    edges: edges.split("").map((edge): EventId => `$${edge}`),
   }));
 }
 

@@ -174,7 +174,9 @@ describe("the tool resolve-state", () => {
     ["sender", "null"],
   ])("says what is wrong with the %s %s of an event", async (field, text) => {
     const fields = { type: '"t"', sender: '"@a:x"', content: "{}", room_id: '"!r:x"', [field]: text };
-    const pdu = `{${Object.entries(fields).map(([key, value]) => `"${key}":${value}`)}}`;
+    const pdu = `{${Object.entries(fields)
+      .map(([key, value]) => `"${key}":${value}`)
+      .join(",")}}`;
     const line = `{"room_version":"5","events":[{"event_id":"$x","pdu":${pdu}}],"state_sets":[]}`;
     expect(await output("resolve-state", line)).toContain('"code":"BAD_INPUT"');
   });
