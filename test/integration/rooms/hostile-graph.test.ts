@@ -165,10 +165,14 @@ describe("repairEvents", () => {
 describe("joinRoom", () => {
   it("takes a full answer of more events than are checked at once", async () => {
     const room = resident.hostRoom({ members: 1_600 });
-    const full = resident.trouble({ kind: "full-join" });
+    // Told last, and allowed by a member told first and once.
+    await resident.sendState(room, { type: "org.example.last", content: {} }, { push: false });
+    const founder = resident.fullState(room).get(stateKeyOf("m.room.member", resident.founder)) as EventId;
+    resident.trouble({ kind: "full-join" });
+    resident.trouble({ kind: "lie", lie: "missing-auth", eventId: founder });
     const { userId } = sidecar;
     const joined = await joinRoom(sidecar.ctx, { userId, roomId: room.roomId, via: [resident.serverName] });
-    full();
+    resident.clearTrouble();
     expect(joined.partial).toBe(false);
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
   });
