@@ -47,7 +47,7 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
   if (missing.length >= ids.length * WHOLE_STATE_FROM && missing.length > 1) {
-    await fetchWholeState(ctx, request, missing);
+    await fetchWholeStateOrSome(ctx, request, missing);
     missing = await notStored(ctx, missing);
     request.onProgress?.(missing.length);
   }
@@ -88,6 +88,20 @@ async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Prom
   const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
   await saveResyncStateIds(ctx.database.pool, told);
   return told;
+}
+
+/** A server that can't give the whole state at once, its room being too large for it, may still give it piece by piece. */
+async function fetchWholeStateOrSome(
+  ctx: RoomsContext,
+  request: ForeignStateToFetch,
+  missing: readonly EventId[],
+): Promise<void> {
+  try {
+    await fetchWholeState(ctx, request, missing);
+  } catch (error) {
+    if (!(error instanceof FederationFailure) || error.kind !== "refused" || (error.status ?? 0) < 500) throw error;
+    ctx.logger.info({ err: error, roomId: request.roomId }, "a server could not give a whole state at once");
+  }
 }
 
 async function fetchWholeState(

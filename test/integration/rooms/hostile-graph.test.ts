@@ -142,6 +142,19 @@ describe("fetchMissingState", () => {
   });
 });
 
+describe("a server that can't give a whole state at once", () => {
+  it("is asked for its events one by one", async () => {
+    const { room, joinEventId } = await enter();
+    resident.trouble({ kind: "refuse", status: 504, at: "state" });
+
+    const end = await driveResync(sidecar.ctx, room.roomId, joinEventId);
+
+    resident.clearTrouble();
+    expect(end).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
 describe("repairEvents", () => {
   it("leaves an event partial whose told state is gone or unsound, so that it is fetched again", async () => {
     const { room, joinEventId } = await enter();
