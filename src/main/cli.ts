@@ -2,7 +2,9 @@ import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { readFileSync } from "node:fs";
 import { inspect } from "node:util";
 import { EXIT_FATAL } from "./child-process-run.ts";
+import { checkDataDir, checkFiles } from "./check-surroundings.ts";
 import { ConfigError, describeSettings, loadConfig } from "./config.ts";
+import { FatalStart } from "./keep-running.ts";
 import { addOperatorCommands, type CommandLine } from "./operator-commands.ts";
 
 /** Where package.json lies differs between the sources and the build. */
@@ -73,9 +75,11 @@ export function createProgram(line: CommandLine): Command {
   program
     .command("config")
     .description("print every setting with its meaning and its present value")
-    .action(() => {
+    .action(async () => {
       line.write(describeSettings(line.env));
-      loadConfig(line.env);
+      const config = loadConfig(line.env);
+      await checkDataDir(config);
+      await checkFiles(config);
     });
   addToolCommand(program);
   return program;
@@ -98,6 +102,6 @@ export async function runCli(argv: readonly string[], line: CommandLine): Promis
     if (error instanceof InvalidArgumentError) {
       return 2;
     }
-    return error instanceof ConfigError ? EXIT_FATAL : 1;
+    return error instanceof ConfigError || error instanceof FatalStart ? EXIT_FATAL : 1;
   }
 }

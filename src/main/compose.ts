@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { createFederationClient } from "../federation-client/client.ts";
 import { createKeyRing } from "../federation-client/key-ring.ts";
@@ -6,11 +5,13 @@ import type { SigningKey } from "../matrix/signatures.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { openDatabase, type Database } from "../storage/database.ts";
 import { migrate } from "../storage/migrations.ts";
+import { checkDataDir } from "./check-surroundings.ts";
 import { ConfigError, type Config } from "./config.ts";
 import { createResyncStarter } from "./resync-starter.ts";
 import type { Shutdown } from "./shutdown.ts";
 import { loadSigningKey } from "./signing-key.ts";
 import { openTemporal, type TemporalLink } from "./temporal-connection.ts";
+import { loadAuthorities } from "./tls.ts";
 
 export interface Composition {
   readonly ctx: RoomsContext;
@@ -25,17 +26,33 @@ export interface ComposeOptions {
   readonly process: "serve" | "worker";
 }
 
+function withoutPassword(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  url.password = "";
+  url.searchParams.delete("password");
+  return url.href;
+}
+
+/** Where a host has several addresses, the reasons are inside an AggregateError that has no message. */
+function inWords(error: unknown): string {
+  const errors: readonly unknown[] = error instanceof AggregateError ? error.errors : [error];
+  return errors.map((one) => (one instanceof Error ? one.message : String(one))).join("; ");
+}
+
 async function openMigrated({ config, logger, shutdown, process }: ComposeOptions): Promise<Database> {
-  if (config.databaseUrl === undefined) {
+  const url = config.databaseUrl;
+  if (url === undefined) {
     throw new ConfigError(
       `DATABASE_URL is not set, and must be for \`fastjoin ${process}\`; only \`fastjoin start\` brings its own PostgreSQL`,
     );
   }
-  const applied = await migrate(config.databaseUrl);
+  const applied = await migrate(url).catch((error: unknown) => {
+    throw new Error(`the database of DATABASE_URL (${withoutPassword(url)}): ${inWords(error)}`, { cause: error });
+  });
   if (applied.length > 0) {
     logger.info({ applied }, "migrated the database");
   }
-  const database = openDatabase(config.databaseUrl, {
+  const database = openDatabase(url, {
     applicationName: `fastjoin ${process}`,
     onIdleError: (error) => logger.warn({ err: error }, "PostgreSQL closed a connection"),
   });
@@ -56,7 +73,7 @@ async function openFederation(
     database,
     ipBlocklist,
     verifyCertificates,
-    extraAuthorities: caFile === undefined ? undefined : await readFile(caFile, "utf8"),
+    extraAuthorities: await loadAuthorities(caFile),
     now,
   });
   shutdown.add({ name: "federation client", stop: () => federation.close() });
@@ -82,6 +99,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
   for (const name of config.unknownVariables) {
     logger.warn({ name }, "an environment variable begins with FASTJOIN_ but is no setting; is it misspelt?");
   }
+  await checkDataDir(config);
   const signingKey = await loadSigningKey(config.dataDir);
   const database = await openMigrated(options);
   const { federation, keyRing } = await openFederation(options, database, signingKey);

@@ -10,6 +10,7 @@ import {
   type Listen,
   type Registration,
   type Setting,
+  type TemporalVariable,
 } from "./settings.ts";
 
 export interface TemporalConfig {
@@ -53,9 +54,34 @@ export class ConfigError extends Error {
   readonly code = "config.invalid";
 }
 
-function complaint(setting: Setting<unknown>, held: string | undefined): string {
-  const shown = setting.secret ? "a value that is not shown here" : JSON.stringify(held ?? "");
-  return `${setting.variable} holds ${shown}; allowed: ${setting.allowed}`;
+function isSecret({ secret }: Pick<Setting<unknown>, "secret">, held: string): boolean {
+  return typeof secret === "function" ? secret(held) : secret === true;
+}
+
+function complaint(
+  setting: Pick<Setting<unknown>, "variable" | "secret" | "allowed">,
+  held: string,
+  why?: string,
+): string {
+  const shown = isSecret(setting, held) ? "a value that is not shown here" : JSON.stringify(held);
+  const cause = why === undefined ? "" : `, which can't be used (${why})`;
+  return `${setting.variable} holds ${shown}${cause}; allowed: ${setting.allowed}`;
+}
+
+function inWords(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function temporalComplaint(known: TemporalVariable, held: string): string | undefined {
+  const { allowed, fits } = known;
+  if (held === "" || allowed === undefined || fits === undefined) {
+    return undefined;
+  }
+  try {
+    return fits(held) ? undefined : complaint({ ...known, allowed }, held);
+  } catch (error) {
+    return complaint({ ...known, allowed }, held, inWords(error));
+  }
 }
 
 type Values = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K]["schema"]["_output"] };
@@ -65,10 +91,14 @@ function readSettings(env: Environment): Values {
   const entries = Object.entries(SETTINGS).map(([name, setting]) => {
     const { success, data } = setting.schema.safeParse(env[setting.variable]);
     if (!success) {
-      complaints.push(complaint(setting, env[setting.variable]));
+      complaints.push(complaint(setting, env[setting.variable] ?? ""));
     }
     return [name, data];
   });
+  for (const known of TEMPORAL_VARIABLES) {
+    const wrong = temporalComplaint(known, env[known.variable] ?? "");
+    complaints.push(...(wrong === undefined ? [] : [wrong]));
+  }
   if (complaints.length > 0) {
     throw new ConfigError(complaints.join("\n"));
   }
@@ -112,8 +142,7 @@ function temporalConfig(env: Environment, values: Values): TemporalConfig {
       cli: values.temporalCli,
     };
   } catch (error) {
-    const cause = error instanceof Error ? error.message : String(error);
-    throw new ConfigError(`the TEMPORAL_* variables can't be used: ${cause}`, { cause: error });
+    throw new ConfigError(`the TEMPORAL_* variables can't be used: ${inWords(error)}`, { cause: error });
   }
 }
 
@@ -135,23 +164,16 @@ export function loadConfig(env: Environment = process.env): Config {
   };
 }
 
-interface Row {
-  readonly variable: string;
-  readonly meaning: string;
-  readonly unset: string;
-  readonly allowed?: string;
-  readonly secret?: boolean;
-}
-
-function describeRow(row: Row, env: Environment): string {
+function describeRow(row: TemporalVariable, env: Environment): string {
   const held = env[row.variable];
-  const value = held === undefined ? `not set (${row.unset})` : row.secret && held !== "" ? "set, not shown" : held;
+  const value =
+    held === undefined ? `not set (${row.unset})` : isSecret(row, held) && held !== "" ? "set, not shown" : held;
   const allowed = row.allowed === undefined ? "" : `\n    allowed: ${row.allowed}`;
   return `${row.variable} = ${value}\n    ${row.meaning}${allowed}\n`;
 }
 
 /** Every setting with its meaning, what is allowed, and what it holds now; secrets are masked. */
 export function describeSettings(env: Environment = process.env): string {
-  const rows: readonly Row[] = [...Object.values(SETTINGS), ...TEMPORAL_VARIABLES];
+  const rows: readonly TemporalVariable[] = [...Object.values(SETTINGS), ...TEMPORAL_VARIABLES];
   return rows.map((row) => describeRow(row, env)).join("");
 }

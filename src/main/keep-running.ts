@@ -45,8 +45,7 @@ const REAL_CLOCK: Clock = {
   sleep: (ms, signal) => delay(ms, undefined, { signal }).catch(() => undefined),
 };
 
-const FIRST_WAIT_MS = 500;
-
+const FIRST_WAIT_MS = 200;
 const LONGEST_WAIT_MS = 30_000;
 const GOOD_RUN_MS = 60_000;
 
@@ -73,7 +72,7 @@ async function runOnce(part: SupervisedPart, options: KeepRunningOptions, onStar
 
 /**
  * Starts a part and starts it again whenever it ends, until the signal aborts; then stops it. Before a new start it
- * waits half a second, then twice as long each time up to 30 s; a minute's good run makes it forget.
+ * waits 0.2 seconds, then twice as long each time up to 30 s; a minute's good run makes it forget.
  *
  * @returns `started` settles when the part runs for the first time and rejects if it can't be started at all;
  *   `done` settles once the part has been stopped, and rejects when it is given up

@@ -5,6 +5,7 @@ import { createOperatorClient, type OperatorClient } from "../operator/operator-
 import type { ResyncReport, ResyncSummary } from "../operator/read-resyncs.ts";
 import type { NewAccount } from "../operator/make-account.ts";
 import type { Outcome } from "../operator/steer-resync.ts";
+import { checkDataDir } from "./check-surroundings.ts";
 import type { Config, Environment } from "./config.ts";
 import { loadConfig } from "./config.ts";
 import { findOperatorToken } from "./operator-token.ts";
@@ -25,6 +26,7 @@ function urlOf({ host, port }: Config["clientListen"]): string {
 
 async function connect(line: CommandLine): Promise<{ readonly client: OperatorClient; readonly config: Config }> {
   const config = loadConfig(line.env);
+  await checkDataDir(config, "read");
   const running = await readRunning(config.dataDir);
   const url = running?.clientUrl ?? urlOf(config.clientListen);
   return { client: createOperatorClient(url, await findOperatorToken(config)), config };

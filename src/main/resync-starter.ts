@@ -36,9 +36,9 @@ export function createResyncStarter(link: TemporalLink, serverName: ServerName):
     return status.name === "RUNNING" && memo?.["joinEventId"] === joinEventId;
   }
 
-  async function start(resync: ResyncOfJoin): Promise<void> {
+  async function start(resync: ResyncOfJoin, replace: boolean): Promise<void> {
     try {
-      await launch(resync, false);
+      await launch(resync, replace);
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) {
         throw error;
@@ -50,7 +50,8 @@ export function createResyncStarter(link: TemporalLink, serverName: ServerName):
   }
 
   return {
-    start: (roomId, joinEventId) => link.within(() => start({ roomId, joinEventId })),
+    start: (roomId, joinEventId, { replace } = { replace: false }) =>
+      link.within(() => start({ roomId, joinEventId }, replace)),
     cancel: async (roomId) => {
       try {
         await link.within(() => workflows.getHandle(resyncWorkflowId(serverName, roomId)).cancel());

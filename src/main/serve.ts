@@ -1,12 +1,15 @@
 import express from "express";
+import type { Logger } from "pino";
 import { createClientApp } from "../client-api/app.ts";
 import type { ClientApiContext } from "../client-api/context.ts";
 import { createFederationApp } from "../federation-server/app.ts";
 import type { JsonObject } from "../matrix/json.ts";
+import { knownProgress } from "../operator/known-progress.ts";
 import { createResyncWorkflows } from "../operator/resync-workflows.ts";
 import { createOperatorRouter } from "../operator/router.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { startOutboxDelivery } from "../rooms/deliver-outbox.ts";
+import { startForgettingTransactions } from "../rooms/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive-waiting-pdus.ts";
 import { reconcileResyncs } from "../rooms/reconcile-resyncs.ts";
 import { createStreamWaiter } from "../rooms/stream-waiter.ts";
@@ -14,6 +17,7 @@ import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
 import { createHealthRouter } from "./health.ts";
+import { keepTrying } from "./keep-trying.ts";
 import { openListener, type Listener } from "./listener.ts";
 import { createLogger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
@@ -21,6 +25,14 @@ import { loadOperatorToken } from "./operator-token.ts";
 import { SETTINGS } from "./settings.ts";
 import { createShutdown, type Shutdown } from "./shutdown.ts";
 import { loadFederationCertificate } from "./tls.ts";
+
+const TOKEN_THAT_IS_SHORT = 16;
+
+function warnOfShortToken(token: string, logger: Logger): void {
+  if (token.length < TOKEN_THAT_IS_SHORT) {
+    logger.warn(`${SETTINGS.operatorToken.variable} is short: whoever reaches the client listener can guess it`);
+  }
+}
 
 async function clientContext(
   config: Config,
@@ -34,16 +46,19 @@ async function clientContext(
     uiUrl: config.temporal.uiUrl,
     within: (work) => temporal.within(work),
   });
+  const operator = { ...ctx, workflows };
+  const token = await loadOperatorToken(config);
+  warnOfShortToken(token, ctx.logger);
   const stream = createStreamWaiter(ctx.database);
   const context: ClientApiContext = {
     ...ctx,
     stream,
     registration: config.registration,
-    resyncProgress: async (roomId) => (await workflows.progress(roomId)) as JsonObject | undefined,
+    resyncProgress: async (roomId) => (await knownProgress(operator, roomId)) as unknown as JsonObject,
     extraRouters: [
       createHealthRouter(ctx.database, temporal, () => true),
       metrics.router,
-      createOperatorRouter({ ...ctx, workflows }, await loadOperatorToken(config)),
+      createOperatorRouter(operator, token),
     ],
   };
   return { context, close: () => stream.close() };
@@ -114,8 +129,12 @@ export async function serve(config: Config): Promise<void> {
     shutdown.add({ name: "delivery", stop: () => delivery.stop() });
     const waiting = startReceivingWaitingPdus(ctx);
     shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop() });
+    const forgetting = startForgettingTransactions(ctx);
+    shutdown.add({ name: "forgetting old transactions", stop: () => forgetting.stop() });
     logger.info(urls, "listening");
     reportReady(urls);
+    const failure = "could not register the search attributes yet";
+    void keepTrying(() => composition.temporal.searchAttributes(), { logger, shutdown, failure });
     void reconcileAtStart(ctx);
     await shutdown.stopped;
   } catch (error) {

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { isIP, BlockList } from "node:net";
 import { z } from "zod";
 import { PRIVATE_RANGES } from "../federation-client/address-blocklist.ts";
@@ -12,8 +13,8 @@ export interface Setting<T> {
   readonly allowed: string;
   /** What holds where the variable is not set, in words. */
   readonly unset: string;
-  /** Never printed. */
-  readonly secret?: boolean;
+  /** What it holds is never printed; with a function, only where that says so. */
+  readonly secret?: true | ((held: string) => boolean);
   /** Reads the variable's text; `undefined` where it is not set. */
   readonly schema: z.ZodType<T, string | undefined>;
 }
@@ -141,7 +142,7 @@ export const SETTINGS = {
   federationTls: {
     variable: "FASTJOIN_FEDERATION_TLS",
     meaning: "the certificate of the federation listener",
-    allowed: "self-signed, off (behind a proxy that ends TLS), or CERT_FILE,KEY_FILE",
+    allowed: "self-signed, off (behind a proxy that ends TLS), or CERT_FILE,KEY_FILE (readable PEM files)",
     unset: "self-signed if the server name is a loopback one; else it must be set",
     schema: optional(reading(readFederationTls)),
   },
@@ -155,7 +156,7 @@ export const SETTINGS = {
   caFile: {
     variable: "FASTJOIN_FEDERATION_CA_FILE",
     meaning: "a PEM file with certificate authorities to trust besides the usual ones",
-    allowed: "the path of a file",
+    allowed: "the path of a readable PEM file",
     unset: "none",
     schema: optional(nonEmpty),
   },
@@ -196,16 +197,16 @@ export const SETTINGS = {
     meaning: "who may register an account over the client-server API",
     allowed: "open, closed, or secret:VALUE (those who know the value)",
     unset: "closed",
-    secret: true,
+    secret: (held) => held.startsWith("secret"),
     schema: withDefault(reading(readRegistration), "closed"),
   },
   operatorToken: {
     variable: "FASTJOIN_OPERATOR_TOKEN",
     meaning: "the bearer token of the operator API",
-    allowed: "at least 16 characters without spaces",
+    allowed: "characters without spaces",
     unset: "made at the first start, in the data directory's file operator-token",
     secret: true,
-    schema: optional(z.string().regex(/^\S{16,}$/)),
+    schema: optional(z.string().regex(/^\S+$/)),
   },
   fullStateWaitMs: {
     variable: "FASTJOIN_FULL_STATE_WAIT",
@@ -217,7 +218,7 @@ export const SETTINGS = {
   dataDir: {
     variable: "FASTJOIN_DATA_DIR",
     meaning: "the folder of the signing key, the operator token, and embedded PostgreSQL and Temporal",
-    allowed: "the path of a folder",
+    allowed: "the path of a folder that is there or can be made",
     unset: ".fastjoin",
     schema: withDefault(nonEmpty, ".fastjoin"),
   },
@@ -259,30 +260,71 @@ export const SETTINGS = {
   },
 } as const satisfies Record<string, Setting<unknown>>;
 
-/** The variables that @temporalio/envconfig reads, for `fastjoin config`. */
-export const TEMPORAL_VARIABLES: readonly (Pick<Setting<unknown>, "variable" | "meaning" | "unset"> & {
-  readonly secret?: boolean;
-})[] = [
+/** A variable that @temporalio/envconfig reads; it takes much for granted, so that we look first. */
+export type TemporalVariable = Pick<Setting<unknown>, "variable" | "meaning" | "unset" | "secret"> & {
+  readonly allowed?: string;
+  /** Whether what it holds is allowed; throws where the cause can be told. */
+  readonly fits?: (held: string) => boolean;
+};
+
+const ADDRESS = /^(?:\[[0-9A-Fa-f:.]+\]|[^\s:/[\]]+)(?::(?<port>\d{1,5}))?$/;
+
+function isAddress(text: string): boolean {
+  const found = ADDRESS.exec(text);
+  return found !== null && Number(found.groups?.["port"] ?? 1) <= 65_535;
+}
+
+function isReadableFile(path: string): boolean {
+  readFileSync(path);
+  return true;
+}
+
+const temporalAddress = { allowed: "HOST:PORT", fits: isAddress };
+const temporalTruth = {
+  allowed: "true, false, 1 or 0",
+  fits: (held: string) => ["true", "false", "1", "0"].includes(held),
+};
+const temporalFile = { allowed: "the path of a readable file", fits: isReadableFile };
+
+/** The variables that @temporalio/envconfig reads. */
+export const TEMPORAL_VARIABLES: readonly TemporalVariable[] = [
   {
     variable: "TEMPORAL_ADDRESS",
-    meaning: "a real Temporal, HOST:PORT; without it `npm start` runs an embedded one",
+    meaning: "a real Temporal; without it `npm start` runs an embedded one",
     unset: "embedded",
+    ...temporalAddress,
   },
   { variable: "TEMPORAL_NAMESPACE", meaning: "its namespace", unset: "default" },
   { variable: "TEMPORAL_API_KEY", meaning: "the key of Temporal Cloud", unset: "none", secret: true },
-  { variable: "TEMPORAL_TLS", meaning: "whether to connect by TLS", unset: "as the variables below imply" },
-  { variable: "TEMPORAL_TLS_CLIENT_CERT_PATH", meaning: "our client certificate, a file", unset: "none" },
+  {
+    variable: "TEMPORAL_TLS",
+    meaning: "whether to connect by TLS",
+    unset: "as the variables below imply",
+    ...temporalTruth,
+  },
+  { variable: "TEMPORAL_TLS_CLIENT_CERT_PATH", meaning: "our client certificate", unset: "none", ...temporalFile },
   { variable: "TEMPORAL_TLS_CLIENT_CERT_DATA", meaning: "our client certificate, PEM", unset: "none", secret: true },
-  { variable: "TEMPORAL_TLS_CLIENT_KEY_PATH", meaning: "its key, a file", unset: "none" },
+  { variable: "TEMPORAL_TLS_CLIENT_KEY_PATH", meaning: "its key", unset: "none", ...temporalFile },
   { variable: "TEMPORAL_TLS_CLIENT_KEY_DATA", meaning: "its key, PEM", unset: "none", secret: true },
-  { variable: "TEMPORAL_TLS_SERVER_CA_CERT_PATH", meaning: "Temporal's authority, a file", unset: "the usual ones" },
+  {
+    variable: "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+    meaning: "Temporal's authority",
+    unset: "the usual ones",
+    ...temporalFile,
+  },
   { variable: "TEMPORAL_TLS_SERVER_CA_CERT_DATA", meaning: "Temporal's authority, PEM", unset: "the usual ones" },
   { variable: "TEMPORAL_TLS_SERVER_NAME", meaning: "the name in Temporal's certificate", unset: "the address's host" },
   {
     variable: "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION",
     meaning: "whether Temporal's certificate may bear another name",
     unset: "false",
+    ...temporalTruth,
   },
-  { variable: "TEMPORAL_CONFIG_FILE", meaning: "a Temporal configuration file (TOML)", unset: "none" },
+  {
+    variable: "TEMPORAL_CONFIG_FILE",
+    meaning: "a Temporal configuration file (TOML)",
+    unset: "none",
+    ...temporalFile,
+  },
   { variable: "TEMPORAL_PROFILE", meaning: "the profile to take from that file", unset: "default" },
 ];

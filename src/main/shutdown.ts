@@ -9,24 +9,22 @@ export interface Part {
 /** How long a process may take from the signal to its end. */
 export const SHUTDOWN_MS = 10_000;
 
-async function stopAll(parts: readonly Part[], logger: Logger): Promise<boolean> {
-  let fine = true;
-  for (const part of parts.toReversed()) {
-    try {
-      await part.stop();
-    } catch (error) {
-      fine = false;
-      logger.error({ err: error, part: part.name }, "could not stop a part");
-    }
+async function stopPart(part: Part, logger: Logger): Promise<void> {
+  try {
+    await part.stop();
+  } catch (error) {
+    process.exitCode = 1;
+    logger.error({ err: error, part: part.name }, "could not stop a part");
   }
-  return fine;
 }
 
 export interface Shutdown {
-  /** Registers a part of the process that has begun. */
+  /** Registers a part of the process that has begun; one that comes when all others have stopped is stopped at once. */
   readonly add: (part: Part) => void;
   /** Begins to stop; repeated calls wait for the first one's end. */
   readonly stop: (why: string) => Promise<void>;
+  /** Whether it has begun. */
+  readonly isStopping: () => boolean;
   /** Settles once everything has stopped. */
   readonly stopped: Promise<void>;
 }
@@ -42,6 +40,7 @@ export function createShutdown(logger: Logger): Shutdown {
     resolve = settle;
   });
   let stopping: Promise<void> | undefined;
+  let ended = false;
 
   async function run(why: string): Promise<void> {
     logger.info({ why }, "stopping");
@@ -49,9 +48,10 @@ export function createShutdown(logger: Logger): Shutdown {
       logger.error("stopping took too long; cut off");
       process.exit(1);
     }, SHUTDOWN_MS).unref();
-    if (!(await stopAll(parts, logger))) {
-      process.exitCode = 1;
+    for (let part = parts.pop(); part !== undefined; part = parts.pop()) {
+      await stopPart(part, logger);
     }
+    ended = true;
     resolve();
   }
 
@@ -64,5 +64,12 @@ export function createShutdown(logger: Logger): Shutdown {
     // The channel alone keeps nothing alive that has otherwise ended.
     process.channel.unref();
   }
-  return { add: (part) => parts.push(part), stop, stopped };
+  const add = (part: Part): void => {
+    if (ended) {
+      void stopPart(part, logger);
+    } else {
+      parts.push(part);
+    }
+  };
+  return { add, stop, isStopping: () => stopping !== undefined, stopped };
 }

@@ -28,7 +28,8 @@ interface Supervisor extends SuperviseOptions {
   readonly publish: () => void;
 }
 
-async function superviseParts(supervisor: Supervisor, parts: readonly SupervisedPart[]): Promise<void> {
+/** @returns whether all of the parts run; otherwise the shutdown has come first */
+async function superviseParts(supervisor: Supervisor, parts: readonly SupervisedPart[]): Promise<boolean> {
   const { logger, watchdog, shutdown, board } = supervisor;
   const abort = new AbortController();
   const running = parts.map((part) =>
@@ -64,6 +65,7 @@ async function superviseParts(supervisor: Supervisor, parts: readonly Supervised
     },
   });
   await Promise.race([Promise.all(running.map(({ started }) => started)), shutdown.stopped]);
+  return !shutdown.isStopping();
 }
 
 /** A port that was free may be taken a moment later, so once is not enough. */
@@ -147,9 +149,9 @@ function embeddedParts(supervisor: Supervisor): readonly SupervisedPart[] {
 
 /**
  * `npm start`: embedded PostgreSQL and Temporal where no real ones are named, then `serve` and `worker`, each kept
- * running, until the shutdown. Settles once all parts do their work.
+ * running, until the shutdown. Settles once all parts do their work; undefined if the shutdown comes before that.
  */
-export async function supervise(options: SuperviseOptions): Promise<Running> {
+export async function supervise(options: SuperviseOptions): Promise<Running | undefined> {
   const { config, logger, shutdown } = options;
   const unlock = await lockDataDir(config.dataDir);
   shutdown.add({ name: "lock of the data directory", stop: unlock });
@@ -166,11 +168,12 @@ export async function supervise(options: SuperviseOptions): Promise<Running> {
     },
   };
   shutdown.add({ name: "running.json", stop: () => written.then(() => removeRunning(config.dataDir)) });
-  await superviseParts(supervisor, embeddedParts(supervisor));
-  await superviseParts(supervisor, [
-    subcommandPart("serve", supervisor, (urls) => Object.assign(board, urls)),
-    subcommandPart("worker", supervisor, () => undefined),
-  ]);
+  const running =
+    (await superviseParts(supervisor, embeddedParts(supervisor))) &&
+    (await superviseParts(supervisor, [
+      subcommandPart("serve", supervisor, (urls) => Object.assign(board, urls)),
+      subcommandPart("worker", supervisor, () => undefined),
+    ]));
   await written;
-  return board;
+  return running ? board : undefined;
 }

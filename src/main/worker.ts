@@ -1,20 +1,18 @@
 import { NativeConnection, Worker, type WorkerOptions } from "@temporalio/worker";
 import { existsSync } from "node:fs";
 import { extname } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { createActivities } from "../../activities/index.ts";
 import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
+import { keepTrying } from "./keep-trying.ts";
 import { createLogger } from "./logger.ts";
 import { ensureReconcileSchedule } from "./reconcile-schedule.ts";
 import { createShutdown, type Shutdown } from "./shutdown.ts";
 import { DEFAULT_ADDRESS } from "./temporal-connection.ts";
 import { installTemporalLogger } from "./temporal-logger.ts";
-
-const AGAIN_MS = 5_000;
 
 /** The bundle that the build made, beside the built sources; from the sources, the workflows themselves. */
 function workflowSource(): Pick<WorkerOptions, "workflowBundle" | "workflowsPath"> {
@@ -27,33 +25,25 @@ function workflowSource(): Pick<WorkerOptions, "workflowBundle" | "workflowsPath
 async function connect(config: Config, logger: Logger, shutdown: Shutdown): Promise<NativeConnection | undefined> {
   const { connectionOptions } = config.temporal;
   const address = connectionOptions.address ?? DEFAULT_ADDRESS;
-  let stopped = false;
-  void shutdown.stopped.then(() => (stopped = true));
-  while (!stopped) {
-    try {
-      return await NativeConnection.connect({ ...connectionOptions, address });
-    } catch (error) {
-      logger.warn({ err: error, address }, "Temporal does not answer; trying again");
-      await Promise.race([delay(AGAIN_MS, undefined, { ref: false }), shutdown.stopped]);
-    }
-  }
-  return undefined;
+  return keepTrying(() => NativeConnection.connect({ ...connectionOptions, address }), {
+    logger,
+    shutdown,
+    failure: `Temporal does not answer at ${address}`,
+    againMs: 1_000,
+  });
 }
 
-/** What Temporal must know of us; tried again in the background, since work can be done without it. */
+/** What Temporal must know of us; in the background, since work can be done without it. */
 async function introduce({ ctx, temporal }: Composition, shutdown: Shutdown): Promise<void> {
-  let stopped = false;
-  void shutdown.stopped.then(() => (stopped = true));
-  while (!stopped) {
-    try {
+  const { logger, serverName } = ctx;
+  const failure = "could not register the reconcile schedule yet";
+  await keepTrying(
+    async () => {
       await temporal.searchAttributes();
-      await ensureReconcileSchedule(temporal, ctx.serverName);
-      return;
-    } catch (error) {
-      ctx.logger.warn({ err: error }, "could not register the reconcile schedule yet; trying again");
-      await Promise.race([delay(AGAIN_MS, undefined, { ref: false }), shutdown.stopped]);
-    }
-  }
+      await ensureReconcileSchedule(temporal, serverName);
+    },
+    { logger, shutdown, failure },
+  );
 }
 
 async function createWorker(connection: NativeConnection, config: Config, ctx: Composition["ctx"]): Promise<Worker> {
@@ -75,15 +65,19 @@ async function createWorker(connection: NativeConnection, config: Config, ctx: C
 /** `fastjoin worker`: the resyncs, until a signal comes. */
 export async function work(config: Config): Promise<void> {
   const logger = createLogger(config.logLevel, { process: "worker" });
-  installTemporalLogger(logger);
   const shutdown = createShutdown(logger);
   try {
     const composition = await compose({ config, logger, shutdown, process: "worker" });
+    // Not before: its threads would keep a process alive that fails at its start.
+    installTemporalLogger(logger);
     const connection = await connect(config, logger, shutdown);
     if (connection === undefined) {
       return;
     }
     shutdown.add({ name: "worker connection", stop: () => connection.close() });
+    if (shutdown.isStopping()) {
+      return;
+    }
     const worker = await createWorker(connection, config, composition.ctx);
     const running = worker.run();
     shutdown.add({

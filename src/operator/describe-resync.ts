@@ -35,14 +35,15 @@ function describeWithoutWorker({ note = "", lastKnown }: WorkflowStanding & { re
   return `running, but ${note}${last}`;
 }
 
-function describeWorkflow(workflow: WorkflowStanding): string {
+function describeWorkflow(workflow: WorkflowStanding, wish: WishReport | undefined): string {
+  const restarter = wish?.wish === "cancelled" ? "only a retry" : "the reconciler or a retry";
   switch (workflow.state) {
     case "running":
       return workflow.progress ? describeProgress(workflow.progress) : describeWithoutWorker(workflow);
     case "closed":
-      return `the workflow has ended (${workflow.status}); the reconciler or a retry starts it again`;
+      return `the workflow has ended (${workflow.status}); ${restarter} starts it again`;
     case "none":
-      return "no workflow; the reconciler or a retry starts it";
+      return `no workflow; ${restarter} starts it`;
     case "unknown":
       return workflow.note;
   }
@@ -61,12 +62,12 @@ export function describeResync(report: ResyncReport, now: number): string {
     return `${report.roomId}\n  state     complete: nothing to resync\n`;
   }
   const { workflow, wish, link } = report;
-  const servers = workflow.state === "running" ? (workflow.progress?.servers ?? []) : [];
+  const servers = workflow.state === "running" ? ((workflow.progress ?? workflow.lastKnown)?.servers ?? []) : [];
   const lines = [
     `${report.roomId}`,
     `  state     partial, since our join ${report.joinEventId ?? "(unknown)"} via ${report.joinedVia ?? "(unknown)"}`,
     `  events    ${counted(report.partialEvents, "event")} accepted on partial state`,
-    `  resync    ${describeWorkflow(workflow)}`,
+    `  resync    ${describeWorkflow(workflow, wish)}`,
     ...(wish ? [`  wish      ${describeWish(wish)}`] : []),
     `  servers   ${report.serversInRoom.length} in the room at the join`,
     ...servers.map((server) => `            ${describeServer(server, now)}`),

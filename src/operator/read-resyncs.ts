@@ -1,10 +1,9 @@
-import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { countPartialEvents, listPartialRooms, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
 import type { PartialRoom } from "../storage/partial-state.ts";
 import { listResyncControls, loadResyncControl, type ResyncControl } from "../storage/resync-control.ts";
-import { loadRoom } from "../storage/rooms.ts";
 import type { OperatorContext } from "./context.ts";
+import { requireKnownRoom } from "./known-room.ts";
 import type { WorkflowStanding } from "./resync-workflows.ts";
 
 /** An operator's wish as the API tells it; times are milliseconds since the epoch. */
@@ -63,9 +62,7 @@ export async function showResync(ctx: OperatorContext, roomId: RoomId): Promise<
   const connection = ctx.database.pool;
   const room = await partialRoom(connection, roomId);
   if (room === undefined) {
-    if ((await loadRoom(connection, roomId)) === undefined) {
-      throw new MatrixError(404, "M_NOT_FOUND", `No such room here: ${roomId}`);
-    }
+    await requireKnownRoom(ctx, roomId);
     return { roomId, state: "complete" };
   }
   const [serversInRoom, control, workflow] = await Promise.all([

@@ -6,6 +6,7 @@ import {
   resyncWorkflowId,
   retrySignal,
   type ResyncProgress,
+  type ServerStanding,
 } from "../../workflows/contract.ts";
 import type { RoomId, ServerName } from "../matrix/identifiers.ts";
 
@@ -23,6 +24,20 @@ export interface WorkflowAccess {
 const lastKnownSchema = z.object({
   phase: z.enum(["fetching", "authorising", "waiting", "finishing"]),
   partialEvents: z.number(),
+  servers: z
+    .array(
+      z.object({
+        name: z.string(),
+        result: z.enum(["untried", "answered", "failed"]),
+        cause: z
+          .enum(["not-seen-join", "forbidden", "unknown-event", "unreachable", "invalid-data", "server-error"])
+          .exactOptional(),
+        detail: z.string().exactOptional(),
+        failures: z.number(),
+        nextAttempt: z.number().exactOptional(),
+      }) satisfies z.ZodType<ServerStanding>,
+    )
+    .exactOptional(),
 });
 
 /** What a running resync keeps in its memo. */
@@ -45,9 +60,7 @@ export type WorkflowStanding =
 
 export interface ResyncWorkflows {
   standing(roomId: RoomId): Promise<WorkflowStanding>;
-  /** The progress, if a worker tells it. */
-  progress(roomId: RoomId): Promise<ResyncProgress | undefined>;
-  /** False if no resync of the room runs. */
+  /** False if no resync of the room runs, or only one that is being cancelled. */
   signalRetry(roomId: RoomId): Promise<boolean>;
   /** False if no resync of the room runs. */
   signalPreferServer(roomId: RoomId, server: ServerName): Promise<boolean>;
@@ -63,8 +76,11 @@ function inWords(error: unknown): string {
       : String(error);
 }
 
-async function runningStanding(handle: WorkflowHandle, access: WorkflowAccess): Promise<WorkflowStanding> {
-  const { runId, memo } = await access.within(() => handle.describe());
+async function runningStanding(
+  handle: WorkflowHandle,
+  access: WorkflowAccess,
+  { runId, memo }: { readonly runId: string; readonly memo: unknown },
+): Promise<WorkflowStanding> {
   try {
     return { state: "running", runId, progress: await access.within(() => handle.query(progressQuery)) };
   } catch (error) {
@@ -77,9 +93,9 @@ async function runningStanding(handle: WorkflowHandle, access: WorkflowAccess): 
 
 async function standingOf(handle: WorkflowHandle, access: WorkflowAccess): Promise<WorkflowStanding> {
   try {
-    const { runId, status, closeTime } = await access.within(() => handle.describe());
+    const { runId, status, closeTime, memo } = await access.within(() => handle.describe());
     if (status.name === "RUNNING") {
-      return await runningStanding(handle, access);
+      return await runningStanding(handle, access, { runId, memo });
     }
     const name = status.name.toLowerCase();
     return { state: "closed", runId, status: name, ...(closeTime && { closedAt: closeTime.getTime() }) };
@@ -87,6 +103,18 @@ async function standingOf(handle: WorkflowHandle, access: WorkflowAccess): Promi
     return error instanceof WorkflowNotFoundError
       ? { state: "none" }
       : { state: "unknown", note: `Temporal does not answer: ${inWords(error)}` };
+  }
+}
+
+async function isBeingCancelled(handle: WorkflowHandle, access: WorkflowAccess): Promise<boolean> {
+  try {
+    const { raw } = await access.within(() => handle.describe());
+    return raw.workflowExtendedInfo?.cancelRequested === true;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) {
+      return false;
+    }
+    throw error;
   }
 }
 
@@ -108,11 +136,9 @@ export function createResyncWorkflows(access: WorkflowAccess): ResyncWorkflows {
     access.client.workflow.getHandle(resyncWorkflowId(access.serverName, roomId));
   return {
     standing: (roomId) => standingOf(handleOf(roomId), access),
-    progress: async (roomId) => {
-      const standing = await standingOf(handleOf(roomId), access);
-      return standing.state === "running" ? standing.progress : undefined;
-    },
-    signalRetry: (roomId) => unlessNotRunning(access.within(() => handleOf(roomId).signal(retrySignal))),
+    signalRetry: async (roomId) =>
+      !(await isBeingCancelled(handleOf(roomId), access)) &&
+      unlessNotRunning(access.within(() => handleOf(roomId).signal(retrySignal))),
     signalPreferServer: (roomId, server) =>
       unlessNotRunning(access.within(() => handleOf(roomId).signal(preferServerSignal, server))),
     link: (roomId) =>

@@ -1,8 +1,9 @@
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { RoomId, ServerName } from "../matrix/identifiers.ts";
 import { partialRoom, type PartialRoom } from "../storage/partial-state.ts";
-import { deleteResyncControl, storeResyncControl } from "../storage/resync-control.ts";
+import { deleteResyncControl, loadResyncControl, storeResyncControl } from "../storage/resync-control.ts";
 import type { OperatorContext } from "./context.ts";
+import { requireKnownRoom } from "./known-room.ts";
 
 /** Who asks, and why. */
 export interface Request {
@@ -14,6 +15,7 @@ export interface Request {
 async function partialRoomOrRefusal(ctx: OperatorContext, roomId: RoomId): Promise<PartialRoom> {
   const room = await partialRoom(ctx.database.pool, roomId);
   if (room === undefined) {
+    await requireKnownRoom(ctx, roomId);
     throw new MatrixError(409, "FASTJOIN.NOT_PARTIAL", `${roomId} has no partial state, so nothing is being resynced`);
   }
   return room;
@@ -51,18 +53,30 @@ export async function retryResync(
   { roomId, by, why, via }: Request & { readonly via: ServerName | undefined },
 ): Promise<Outcome> {
   const { joinEventId } = await partialRoomOrRefusal(ctx, roomId);
-  if (via === undefined) {
-    await deleteResyncControl(ctx.database.pool, roomId);
-  } else {
-    await storeResyncControl(ctx.database, { wish: "prefer-server", serverName: via, roomId, by, why, at: ctx.now() });
-  }
-  return told(ctx, roomId, async () => {
-    // The wish goes before the signal to act, or the resync would ask the old servers once more.
-    if (via !== undefined) {
-      await ctx.workflows.signalPreferServer(roomId, via);
+  const before = await loadResyncControl(ctx.database, roomId);
+  const storeWish = async (): Promise<void> => {
+    if (via === undefined) {
+      await deleteResyncControl(ctx.database.pool, roomId);
+    } else {
+      const wish = { wish: "prefer-server", serverName: via } as const;
+      await storeResyncControl(ctx.database, { ...wish, roomId, by, why, at: ctx.now() });
     }
-    if (!(await ctx.workflows.signalRetry(roomId)) && joinEventId !== null) {
-      await ctx.resyncs.start(roomId, joinEventId);
+  };
+  await storeWish();
+  return told(ctx, roomId, async () => {
+    const goesOn = before?.wish !== "cancelled" && (await signalRetry(ctx, roomId, via));
+    if (!goesOn && joinEventId !== null) {
+      // A run that is being cancelled ends by noting that it was: it must be gone, and its note with it.
+      await ctx.resyncs.start(roomId, joinEventId, { replace: true });
+      await storeWish();
     }
   });
+}
+
+async function signalRetry(ctx: OperatorContext, roomId: RoomId, via: ServerName | undefined): Promise<boolean> {
+  // The wish goes before the signal to act, or the resync would ask the old servers once more.
+  if (via !== undefined) {
+    await ctx.workflows.signalPreferServer(roomId, via);
+  }
+  return ctx.workflows.signalRetry(roomId);
 }

@@ -16,13 +16,13 @@ export function isToolName(name: string): name is ToolName {
 
 /**
  * Opens the pure core to scripts: reads one JSON object a line and writes one JSON answer a line. A bad line answers
- * `{"error": {"code", "message"}}`, and the next is read; empty lines are passed over. Ends with the input.
+ * `{"error": {"code", "message"}}`, and the next is read. Ends with the input.
  *
  * Numbers are read and written without loss, as in federation.
  */
 export async function runTool(name: ToolName, input: Readable, output: Writable): Promise<void> {
   for await (const line of linesOf(input)) {
-    if (line.length > 0 && !output.write(`${stringifyJson(answer(name, line))}\n`)) {
+    if (!output.write(`${stringifyJson(answer(name, line))}\n`)) {
       await once(output, "drain");
     }
   }

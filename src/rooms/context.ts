@@ -8,8 +8,11 @@ import type { Database } from "../storage/database.ts";
 
 /** The workflow engine as the use cases see it: the database row is the truth, this only sets work going. */
 export interface ResyncStarter {
-  /** Starts the room's resync, or leaves the running one of this join alone; one of an older join is replaced. */
-  start(roomId: RoomId, joinEventId: EventId): Promise<void>;
+  /**
+   * Starts the room's resync, or leaves the running one of this join alone; one of an older join is replaced, and with
+   * `replace` any one.
+   */
+  start(roomId: RoomId, joinEventId: EventId, options?: { readonly replace: boolean }): Promise<void>;
   /** Cancels the room's resync, if one runs. */
   cancel(roomId: RoomId): Promise<void>;
 }

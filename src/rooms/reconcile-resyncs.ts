@@ -1,5 +1,5 @@
 import { listPartialRooms } from "../storage/partial-state.ts";
-import { listResyncControls } from "../storage/resync-control.ts";
+import { loadResyncControl } from "../storage/resync-control.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import type { RoomsContext } from "./context.ts";
 import { nextResyncStep } from "./resync-next-step.ts";
@@ -10,13 +10,11 @@ import { nextResyncStep } from "./resync-next-step.ts";
  * has no workflow that would clear up when the last of our users leaves, so that it is done here.
  */
 export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly started: number }> {
-  const cancelled = new Set(
-    (await listResyncControls(ctx.database)).filter((one) => one.wish === "cancelled").map((one) => one.roomId),
-  );
   let started = 0;
   for (const { roomId, joinEventId } of await listPartialRooms(ctx.database.pool)) {
     if (joinEventId === null) continue;
-    if (!cancelled.has(roomId)) {
+    // Read just before the start: of many rooms, one may be cancelled while others are started.
+    if ((await loadResyncControl(ctx.database, roomId))?.wish !== "cancelled") {
       await ctx.resyncs.start(roomId, joinEventId);
       started += 1;
     } else if ((await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length === 0) {

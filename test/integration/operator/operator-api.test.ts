@@ -4,11 +4,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createClientApp } from "../../../src/client-api/app.ts";
 import { runCli } from "../../../src/main/cli.ts";
 import type { RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
+import { knownProgress } from "../../../src/operator/known-progress.ts";
 import type { ResyncWorkflows, WorkflowStanding } from "../../../src/operator/resync-workflows.ts";
 import { createOperatorRouter } from "../../../src/operator/router.ts";
 import { createStreamWaiter } from "../../../src/rooms/stream-waiter.ts";
 import { addPartialRoomServers, insertPartialRoom } from "../../../src/storage/partial-state.ts";
-import { loadResyncControl } from "../../../src/storage/resync-control.ts";
+import { loadResyncControl, storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
@@ -19,6 +20,8 @@ const TOKEN = "the-operators-own-token";
 interface Engine extends ResyncWorkflows {
   running: boolean;
   away: boolean;
+  /** Called in the midst of a start, as what a run that ends may do then. */
+  duringStart: () => Promise<void>;
   standingOf: WorkflowStanding;
   readonly told: string[];
 }
@@ -44,10 +47,10 @@ describe("the operator API", async () => {
     return {
       running: true,
       away: false,
+      duringStart: async () => undefined,
       standingOf: { state: "none" },
       told: [],
       standing: async () => engine.standingOf,
-      progress: async () => undefined,
       signalRetry: () => tell("retry"),
       signalPreferServer: (_roomId: RoomId, name: ServerName) => tell(`prefer ${name}`),
       link: () => "http://ui.example/workflow",
@@ -83,13 +86,15 @@ describe("the operator API", async () => {
     const ctx = {
       ...sidecar.ctx,
       resyncs: {
-        start: async (_roomId: RoomId, joinEventId: string) => void (await tell(`start for ${joinEventId}`)),
+        start: async (_roomId: RoomId, joinEventId: string, options?: { readonly replace: boolean }) => {
+          await tell(`start for ${joinEventId}${options?.replace === true ? ", replacing" : ""}`);
+          await engine.duringStart();
+        },
         cancel: async () => void (await tell("cancel")),
       },
     };
     const workflows: ResyncWorkflows = {
       standing: (room) => engine.standing(room),
-      progress: (room) => engine.progress(room),
       signalRetry: (room) => engine.signalRetry(room),
       signalPreferServer: (room, name) => engine.signalPreferServer(room, name),
       link: (room) => engine.link(room),
@@ -164,6 +169,10 @@ describe("the operator API", async () => {
       { roomId: complete, state: "complete" },
     ]);
     expect(await ask("GET", "/resyncs/!nowhere:x.org")).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
+    for (const action of ["retry", "cancel", "leave"]) {
+      const path = `/resyncs/!nowhere:x.org/${action}`;
+      expect(await ask("POST", path, {}), action).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
+    }
     expect(await ask("POST", `/resyncs/${encodeURIComponent(complete)}/retry`, {})).toMatchObject([
       409,
       { errcode: "FASTJOIN.NOT_PARTIAL" },
@@ -192,13 +201,27 @@ describe("the operator API", async () => {
   it("takes back the wish to cancel before it retries", async () => {
     await ask("POST", pathOf("/cancel"), {});
     expect(await ask("POST", pathOf("/retry"), {})).toEqual([200, { workflowTold: true }]);
-    expect(engine.told).toEqual(["cancel; wish: cancelled", "retry; wish: none"]);
+    // A signal might reach the run that is being cancelled.
+    expect(engine.told).toEqual(["cancel; wish: cancelled", `start for $join-of-${roomId}, replacing; wish: none`]);
+  });
+
+  it("does not heed that the run that it replaces notes its end", async () => {
+    engine.duringStart = async () => {
+      const note = { roomId, by: "temporal", at: 0, why: "the workflow was cancelled" };
+      await storeResyncControl(database, { ...note, wish: "cancelled" });
+    };
+    await ask("POST", pathOf("/cancel"), {});
+    await ask("POST", pathOf("/retry"), {});
+    expect(await loadResyncControl(database, roomId)).toBeUndefined();
+    await ask("POST", pathOf("/cancel"), {});
+    await ask("POST", pathOf("/retry"), { via: "other.example" });
+    expect(await loadResyncControl(database, roomId)).toMatchObject({ serverName: "other.example" });
   });
 
   it("starts the workflow of the room's join on a retry where none runs", async () => {
     engine.running = false;
     await ask("POST", pathOf("/retry"), {});
-    expect(engine.told).toEqual(["retry; wish: none", `start for $join-of-${roomId}; wish: none`]);
+    expect(engine.told).toEqual(["retry; wish: none", `start for $join-of-${roomId}, replacing; wish: none`]);
   });
 
   it("points the resync at a server before it retries", async () => {
@@ -239,6 +262,36 @@ describe("the operator API", async () => {
     expect(await ask("POST", "/users", { name: "dora" })).toMatchObject([400, { errcode: "M_USER_IN_USE" }]);
   });
 
+  describe("knownProgress", () => {
+    const ctx = () => ({ ...sidecar.ctx, workflows: engine });
+    const progress = { phase: "waiting", partialEvents: 3, idsLeft: 7, servers: [] } as const;
+
+    it("tells what a worker tells", async () => {
+      engine.standingOf = { state: "running", runId: "run", progress };
+      expect(await knownProgress(ctx(), roomId)).toEqual(progress);
+    });
+
+    it("tells what the workflow last told Temporal where no worker answers, with the count of the database", async () => {
+      const servers = [{ name: "one.example", result: "answered", failures: 0 }] as const;
+      const lastKnown = { phase: "fetching", partialEvents: 3, servers } as const;
+      engine.standingOf = {
+        state: "running",
+        runId: "run",
+        note: "no worker",
+        lastKnown: { ...lastKnown, servers: [...servers] },
+      };
+      expect(await knownProgress(ctx(), roomId)).toEqual({ phase: "fetching", partialEvents: 0, servers });
+    });
+
+    it.each(["none", "unknown"] as const)(
+      "tells what the database knows where the workflow's state is %s",
+      async (state) => {
+        engine.standingOf = { state, note: "" };
+        expect(await knownProgress(ctx(), roomId)).toEqual({ partialEvents: 0 });
+      },
+    );
+  });
+
   describe("from the command line", () => {
     it("lists, shows, cancels and retries", async () => {
       expect(await command("rooms")).toMatchObject({
@@ -255,7 +308,7 @@ describe("the operator API", async () => {
       expect((await command("cancel", roomId, "--why", "enough")).text).toBe(`cancelled the resync of ${roomId}\n`);
       expect((await command("show", roomId)).text).toMatch(/wish {6}cancelled, by command line, .+: enough/);
       expect((await command("retry", roomId, "--via", "other.example")).text).toBe(`retrying ${roomId}\n`);
-      expect(engine.told.at(-1)).toBe("retry; wish: prefer-server");
+      expect(engine.told.at(-1)).toBe(`start for $join-of-${roomId}, replacing; wish: prefer-server`);
     });
 
     it("prints JSON for scripts", async () => {
@@ -270,7 +323,9 @@ describe("the operator API", async () => {
     });
 
     it("fails with exit code 1 on a refusal, 2 on wrong use, 78 on wrong settings", async () => {
-      expect((await command("show", "!nowhere:x.org")).code).toBe(1);
+      for (const name of ["show", "retry", "cancel", "leave"]) {
+        expect((await command(name, "!nowhere:x.org")).code, name).toBe(1);
+      }
       expect((await command("show")).code).toBe(2);
       expect((await command("frobnicate")).code).toBe(2);
       expect((await command("join", roomId)).code).toBe(2);

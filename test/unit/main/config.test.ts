@@ -114,19 +114,44 @@ describe("loadConfig", () => {
     ["FASTJOIN_FULL_STATE_WAIT", "-1"],
     ["FASTJOIN_FULL_STATE_WAIT", "1.5"],
     ["FASTJOIN_LOG_LEVEL", "loud"],
+    ["FASTJOIN_REGISTRATION", "maybe"],
+    ["TEMPORAL_ADDRESS", "not an address"],
+    ["TEMPORAL_ADDRESS", "temporal:70000"],
+    ["TEMPORAL_TLS", "maybe"],
+    ["TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "maybe"],
   ])("names %s, what it held (%s) and what is allowed", (variable, held) => {
     const message = refusal({ [variable]: held });
     expect(message).toContain(`${variable} holds ${JSON.stringify(held)}; allowed: `);
   });
 
   it.each([
-    ["FASTJOIN_REGISTRATION", "hunter2"],
-    ["FASTJOIN_OPERATOR_TOKEN", "hunter2"],
+    ["FASTJOIN_REGISTRATION", "secret-hunter2"],
+    ["FASTJOIN_OPERATOR_TOKEN", "hunter2 hunter3"],
     ["DATABASE_URL", "mysql://root:hunter2@db/fastjoin"],
   ])("refuses a wrong %s without showing the secret", (variable, held) => {
     const message = refusal({ [variable]: held });
     expect(message).toContain(variable);
     expect(message).not.toContain("hunter2");
+  });
+
+  it.each(["TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_SERVER_CA_CERT_PATH", "TEMPORAL_CONFIG_FILE"])(
+    "names %s where its file can't be read",
+    (variable) => {
+      expect(refusal({ [variable]: "/nope" })).toMatch(
+        new RegExp(`^${variable} holds "/nope", which can't be used \\(ENOENT.*\\); allowed: the path of`),
+      );
+    },
+  );
+
+  it.each(["temporal", "temporal:7233", "10.0.0.1:7233", "[::1]:7233", ""])(
+    "accepts the Temporal address %j",
+    (held) => {
+      expect(loadConfig({ TEMPORAL_ADDRESS: held }).temporal.address).toBe(held === "" ? undefined : held);
+    },
+  );
+
+  it("takes any operator's token without spaces", () => {
+    expect(loadConfig({ FASTJOIN_OPERATOR_TOKEN: "x" }).operatorToken).toBe("x");
   });
 
   it("tells of all wrong settings at once", () => {
@@ -169,6 +194,7 @@ describe("describeSettings", () => {
     expect(text).toContain("FASTJOIN_SERVER_NAME = example.org\n");
     expect(text).toContain("TEMPORAL_NAMESPACE = matrix\n");
     expect(text).toContain("FASTJOIN_FULL_STATE_WAIT = not set (60)\n");
+    expect(describeSettings({ FASTJOIN_REGISTRATION: "open" })).toContain("FASTJOIN_REGISTRATION = open\n");
   });
 
   it("masks secrets", () => {

@@ -63,7 +63,7 @@ describe("keepRunning", () => {
     const { part, count } = aPart(Array.from({ length: 9 }, () => 1000));
     keepRunning(part, options());
     await settle();
-    expect(waits).toEqual([500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+    expect(waits).toEqual([200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000]);
     expect(count.starts).toBe(10);
     expect(processes.slice(0, 5)).toEqual([1, undefined, 2, undefined, 3]);
   });
@@ -72,14 +72,14 @@ describe("keepRunning", () => {
     const { part } = aPart([1000, 1000, 61_000, 1000]);
     keepRunning(part, options());
     await settle();
-    expect(waits).toEqual([500, 1000, 500, 1000]);
+    expect(waits).toEqual([200, 400, 200, 400]);
   });
 
   it("tries a start that failed again", async () => {
     const { part, count } = aPart([new Error("not yet"), new Error("not yet")]);
     await keepRunning(part, options()).started;
     expect(count.starts).toBe(3);
-    expect(waits).toEqual([500, 1000]);
+    expect(waits).toEqual([200, 400]);
   });
 
   it("gives up after the given attempts without one good start", async () => {
