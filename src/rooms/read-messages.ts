@@ -1,12 +1,13 @@
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
+import { backfillHistory } from "./backfill-history.ts";
 import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "./context.ts";
 import type { EventFilter } from "./event-filter.ts";
 import { memberEventsOfSenders } from "./lazy-members.ts";
 import { roomAccess } from "./room-access.ts";
 import { syncToken } from "./sync-token.ts";
-import { visibleTimeline } from "./visible-timeline.ts";
+import { visibleTimeline, type TimelinePageWanted } from "./visible-timeline.ts";
 
 export interface MessagesWanted {
   readonly roomId: RoomId;
@@ -20,7 +21,8 @@ export interface MessagesWanted {
 }
 
 /**
- * A page of a room's timeline. Never waits: what is known of a partial room is given at once.
+ * A page of a room's timeline. Never waits for the full state. At the end of what we know, the history before it is
+ * fetched from another server.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages
  * @throws MatrixError 403 M_FORBIDDEN
@@ -30,13 +32,16 @@ export async function readMessages(ctx: RoomsContext, wanted: MessagesWanted): P
   const access = await roomAccess(ctx, roomId, requester.userId);
   const backward = wanted.direction === "b";
   const start = wanted.from ?? (backward ? access.leftAt : undefined);
-  const page = await visibleTimeline(ctx, roomId, access, {
+  const range: TimelinePageWanted = {
     from: start,
     to: wanted.to,
     direction: backward ? "backward" : "forward",
     limit: Math.min(wanted.limit, wanted.filter.limit ?? wanted.limit),
     filter: wanted.filter,
-  });
+  };
+  let page = await visibleTimeline(ctx, roomId, access, range);
+  const atTheEnd = backward && page.next === undefined && wanted.to === undefined;
+  if (atTheEnd && (await backfillHistory(ctx, roomId)) > 0) page = await visibleTimeline(ctx, roomId, access, range);
   const chunk = await toClientEvents(ctx, page.events, {
     withRoomId: true,
     device: requester,

@@ -32,6 +32,15 @@ export async function timeline(c: Connection, roomId: RoomId, range: TimelineRan
   return rows.map(storedEventOf);
 }
 
+/** The events that stand first in a room's timeline, refused ones too. */
+export async function oldestTimelineEvents(
+  c: Connection,
+  roomId: RoomId,
+  limit: number,
+): Promise<readonly StoredEvent[]> {
+  return await timeline(c, roomId, { direction: "forward", limit, hidden: true });
+}
+
 /** Stream ids for history fetched backwards, each smaller than all before it: the newest event takes the first. */
 export async function takeBackfillPositions(tx: Connection, count: number): Promise<readonly bigint[]> {
   const rows = await queryRows<{ position: bigint }>(
