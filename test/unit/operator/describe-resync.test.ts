@@ -66,7 +66,7 @@ describe("describeResync", () => {
       NOW,
     );
     expect(text).toContain("wish      cancelled, by root at 2026-11-22T12:00:00.000Z: too large\n");
-    expect(text).toContain("the workflow has ended (canceled)");
+    expect(text).toContain("the workflow has ended (canceled); only a retry starts it again\n");
     expect(text).toContain("temporal  http://localhost:8233/x\n");
   });
 
@@ -76,12 +76,32 @@ describe("describeResync", () => {
         state: "running",
         runId: "run",
         note: "no worker tells its progress: timed out",
-        lastKnown: { phase: "waiting", partialEvents: 1 },
+        lastKnown: {
+          phase: "waiting",
+          partialEvents: 1,
+          servers: [{ name: "one.example", result: "answered", failures: 0 }],
+        },
       },
       "running, but no worker tells its progress: timed out; last known: waiting, 1 partial event",
     ],
-    [{ state: "none" }, "no workflow"],
+    [{ state: "none" }, "no workflow; the reconciler or a retry starts it"],
+    [
+      { state: "closed", runId: "run", status: "terminated" },
+      "the workflow has ended (terminated); the reconciler or a retry starts it again",
+    ],
     [{ state: "unknown", note: "Temporal does not answer: refused" }, "Temporal does not answer: refused"],
+    [
+      {
+        state: "running",
+        runId: "run",
+        lastKnown: {
+          phase: "waiting",
+          partialEvents: 1,
+          servers: [{ name: "one.example", result: "answered", failures: 0 }],
+        },
+      },
+      "one.example: answered",
+    ],
   ])("tells what is in the way of progress: %j", (workflow, words) => {
     expect(describeResync(aReport(workflow), NOW)).toContain(words);
   });

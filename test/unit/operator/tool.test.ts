@@ -70,6 +70,7 @@ describe("runTool", () => {
     expect(lines.map((line) => /"code":"(\w+)"/.exec(line)?.[1] ?? "fine")).toEqual([
       "JSON_SYNTAX",
       "BAD_INPUT",
+      "JSON_SYNTAX",
       "fine",
       "BAD_INPUT",
       "fine",

@@ -1,0 +1,58 @@
+import { randomUUID } from "node:crypto";
+import { pino } from "pino";
+import { beforeEach, describe, expect, it } from "vitest";
+import type { RoomsContext } from "../../../src/rooms/context.ts";
+import { forgetOldTransactions, startForgettingTransactions } from "../../../src/rooms/forget-old-transactions.ts";
+import { openTestDatabase } from "../../support/database.ts";
+
+const DAY_MS = 24 * 60 * 60_000;
+const database = await openTestDatabase();
+const { pool } = database;
+
+const ctx = { database, now: Date.now, logger: pino({ level: "silent" }) } as unknown as RoomsContext;
+
+async function received(ageMs: number): Promise<void> {
+  await pool.query("INSERT INTO received_transactions (origin, txn_id, response, received_at) VALUES ($1, $2, $3, $4)", [
+    "other.example",
+    randomUUID(),
+    "{}",
+    new Date(Date.now() - ageMs),
+  ]);
+}
+
+async function ofClient(ageMs: number): Promise<void> {
+  await pool.query(
+    "INSERT INTO client_transactions (user_id, device_id, txn_id, event_id, created_at) VALUES ($1, $2, $3, $4, $5)",
+    ["@alice:x", "DEVICE", randomUUID(), "$event", new Date(Date.now() - ageMs)],
+  );
+}
+
+async function left(): Promise<readonly number[]> {
+  const counts = await pool.query<{ received: number; clients: number }>(
+    `SELECT (SELECT count(*)::int FROM received_transactions) AS received,
+            (SELECT count(*)::int FROM client_transactions) AS clients`,
+  );
+  return [counts.rows[0]?.received ?? -1, counts.rows[0]?.clients ?? -1];
+}
+
+beforeEach(async () => {
+  await pool.query("DELETE FROM received_transactions");
+  await pool.query("DELETE FROM client_transactions");
+  for (const ageMs of [0, 6.9 * DAY_MS, 7.1 * DAY_MS]) await received(ageMs);
+  for (const ageMs of [0, 0.9 * DAY_MS, 1.1 * DAY_MS, 6 * DAY_MS]) await ofClient(ageMs);
+});
+
+describe("forgetOldTransactions", () => {
+  it("forgets those of servers after a week, those of clients after a day", async () => {
+    expect(await forgetOldTransactions(ctx)).toEqual({ received: 1, ofClients: 2 });
+    expect(await left()).toEqual([2, 2]);
+  });
+});
+
+describe("startForgettingTransactions", () => {
+  it("forgets at once, and stops when what is under way is done", async () => {
+    const forgetting = startForgettingTransactions(ctx);
+    await forgetting.stop();
+    expect(await left()).toEqual([2, 2]);
+  });
+});
