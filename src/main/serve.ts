@@ -13,6 +13,7 @@ import { startForgettingTransactions } from "../rooms/forget-old-transactions.ts
 import { startReceivingWaitingPdus } from "../rooms/receive-waiting-pdus.ts";
 import { reconcileResyncs } from "../rooms/reconcile-resyncs.ts";
 import { createStreamWaiter } from "../rooms/stream-waiter.ts";
+import { checkFiles } from "./check-surroundings.ts";
 import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
@@ -112,6 +113,7 @@ async function reconcileAtStart(ctx: RoomsContext): Promise<void> {
 
 /** `fastjoin serve`: the HTTP half, until a signal comes. */
 export async function serve(config: Config): Promise<void> {
+  await checkFiles(config);
   const logger = createLogger(config.logLevel, { process: "serve" });
   const shutdown = createShutdown(logger);
   try {

@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { msToTs } from "@temporalio/common/lib/time.js";
 import { pino } from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { freePort } from "../../../src/main/embedded/free-port.ts";
@@ -13,6 +14,8 @@ import { openTemporal, type TemporalLink } from "../../../src/main/temporal-conn
 import type { RoomId } from "../../../src/matrix/identifiers.ts";
 import { createResyncWorkflows } from "../../../src/operator/resync-workflows.ts";
 import { resyncWorkflowId } from "../../../workflows/contract.ts";
+import { cloneDatabase } from "../../support/database.ts";
+import { eventually, sidecarSettings, spawnFastjoin } from "../../support/sidecar-process.ts";
 import { temporalCli } from "../../support/temporal-cli.ts";
 
 const logger = pino({ level: "silent" });
@@ -137,6 +140,27 @@ describe("with an embedded Temporal", () => {
       expect(await operator().signalPreferServer(room, "other.example")).toBe(true);
     });
 
+    it("takes a resync that is being cancelled for none that a retry could reach", async () => {
+      const starter = createResyncStarter(link, SERVER);
+      await starter.start(room, "$join");
+      const { runId } = await describeResync();
+      await starter.cancel(room);
+      expect(await operator().signalRetry(room)).toBe(false);
+      await starter.start(room, "$join");
+      expect((await describeResync()).runId).toBe(runId);
+      await starter.start(room, "$join", { replace: true });
+      expect((await describeResync()).runId).not.toBe(runId);
+      expect(await operator().signalRetry(room)).toBe(true);
+    });
+
+    it("tells what the workflow last told, where no worker does", async () => {
+      const servers = [{ name: "one.example", result: "failed", cause: "forbidden", failures: 2, nextAttempt: 5 }];
+      const memo = { phase: "waiting", partialEvents: 4, servers };
+      const workflowId = resyncWorkflowId(SERVER, room);
+      await link.client.workflow.start("resync", { workflowId, taskQueue: link.taskQueue, args: [], memo });
+      expect(await operator().standing(room)).toMatchObject({ state: "running", lastKnown: memo });
+    });
+
     it("tells how a resync ended", async () => {
       await createResyncStarter(link, SERVER).start(room, "$join");
       await link.client.workflow.getHandle(resyncWorkflowId(SERVER, room)).terminate();
@@ -170,6 +194,33 @@ describe("with an embedded Temporal", () => {
       const elsewhere = openTemporal({ ...temporalAt(port), namespace: "no-such-namespace" }, logger);
       expect(await elsewhere.searchAttributes()).toBe(false);
       await elsewhere.close();
+    });
+  });
+
+  describe("serve", () => {
+    it("registers the search attributes at its start, before any workflow is started", async () => {
+      const namespace = "without-attributes";
+      const { workflowService, operatorService } = link.connection;
+      await workflowService.registerNamespace({ namespace, workflowExecutionRetentionPeriod: msToTs("1 day") });
+      const attributes = async (): Promise<readonly string[]> =>
+        Object.keys((await operatorService.listSearchAttributes({ namespace })).customAttributes ?? {});
+      expect(await eventually(() => attributes().catch(() => undefined))).not.toContain("MatrixRoomId");
+      const database = await cloneDatabase();
+      const settings = await sidecarSettings({
+        DATABASE_URL: database.url,
+        TEMPORAL_ADDRESS: `127.0.0.1:${port}`,
+        TEMPORAL_NAMESPACE: namespace,
+      });
+      const { child, finished, output } = spawnFastjoin(settings.env, "serve");
+      try {
+        const registered = async () => ((await attributes()).includes("ResyncPhase") ? true : undefined);
+        await eventually(registered, { withinMs: 30_000, about: output });
+      } finally {
+        child.kill("SIGTERM");
+        await finished;
+        await settings.remove();
+        await database.drop();
+      }
     });
   });
 

@@ -12,12 +12,10 @@ const { pool } = database;
 const ctx = { database, now: Date.now, logger: pino({ level: "silent" }) } as unknown as RoomsContext;
 
 async function received(ageMs: number): Promise<void> {
-  await pool.query("INSERT INTO received_transactions (origin, txn_id, response, received_at) VALUES ($1, $2, $3, $4)", [
-    "other.example",
-    randomUUID(),
-    "{}",
-    new Date(Date.now() - ageMs),
-  ]);
+  await pool.query(
+    "INSERT INTO received_transactions (origin, txn_id, response, received_at) VALUES ($1, $2, $3, $4)",
+    ["other.example", randomUUID(), "{}", new Date(Date.now() - ageMs)],
+  );
 }
 
 async function ofClient(ageMs: number): Promise<void> {

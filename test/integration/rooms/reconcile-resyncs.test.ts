@@ -21,7 +21,12 @@ async function aPartialRoom(): Promise<RoomId> {
   const join = anEvent(roomId, `$join-of-${roomId}`);
   await storeInTimeline(database, join);
   const deviceListsStreamId = 0n;
-  await insertPartialRoom(database.pool, { roomId, joinEventId: join.eventId, joinedVia: "x.org", deviceListsStreamId });
+  await insertPartialRoom(database.pool, {
+    roomId,
+    joinEventId: join.eventId,
+    joinedVia: "x.org",
+    deviceListsStreamId,
+  });
   return roomId;
 }
 
