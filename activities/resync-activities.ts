@@ -53,7 +53,12 @@ export function createResyncActivities(ctx: RoomsContext) {
           };
           const fetched = await fetchMissingState(ctx, { ...request, onProgress });
           if (fetched.kind !== "incomplete") return fetched;
-          return { kind: "failed", cause: "unknown-event", detail: fetched.reason, idsLeft: fetched.idsLeft };
+          return {
+            kind: "failed",
+            cause: fetched.provedFalse ? "invalid-data" : "unknown-event",
+            detail: fetched.reason,
+            idsLeft: fetched.idsLeft,
+          };
         });
       } catch (error) {
         if (!(error instanceof FederationFailure)) throw error;

@@ -71,9 +71,12 @@ export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {
   }
 }
 
+/** Carried from run to run: of a room on thousands of servers, these are enough to go round. */
+const MOST_SERVERS = 500;
+
 function withListed(servers: readonly ServerStanding[], names: readonly string[]): readonly ServerStanding[] {
   const known = new Set(servers.map((server) => server.name));
-  const added = names.filter((name) => !known.has(name));
+  const added = names.filter((name) => !known.has(name)).slice(0, Math.max(0, MOST_SERVERS - servers.length));
   return [...servers, ...added.map((name): ServerStanding => ({ name, result: "untried", failures: 0 }))];
 }
 

@@ -1,6 +1,12 @@
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from "@temporalio/client";
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type WorkflowHandle } from "@temporalio/client";
 import { TypedSearchAttributes } from "@temporalio/common";
-import { MATRIX_ROOM_ID, RESYNC_WORKFLOW, resyncWorkflowId, type ResyncInput } from "../../workflows/contract.ts";
+import {
+  MATRIX_ROOM_ID,
+  RESYNC_WORKFLOW,
+  resyncWorkflowId,
+  retrySignal,
+  type ResyncInput,
+} from "../../workflows/contract.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import type { ResyncStarter } from "../rooms/context.ts";
 import type { TemporalLink } from "./temporal-connection.ts";
@@ -32,7 +38,7 @@ export function createResyncStarter(link: TemporalLink, serverName: ServerName):
   }
 
   async function runsForJoin({ roomId, joinEventId }: ResyncOfJoin): Promise<boolean> {
-    const { memo, status } = await workflows.getHandle(resyncWorkflowId(serverName, roomId)).describe();
+    const { memo, status } = await handleOf(roomId).describe();
     return status.name === "RUNNING" && memo?.["joinEventId"] === joinEventId;
   }
 
@@ -49,17 +55,22 @@ export function createResyncStarter(link: TemporalLink, serverName: ServerName):
     }
   }
 
+  const handleOf = (roomId: RoomId): WorkflowHandle => workflows.getHandle(resyncWorkflowId(serverName, roomId));
+
+  async function unlessNotRunning(tell: () => Promise<unknown>): Promise<void> {
+    try {
+      await link.within(tell);
+    } catch (error) {
+      if (!(error instanceof WorkflowNotFoundError)) {
+        throw error;
+      }
+    }
+  }
+
   return {
     start: (roomId, joinEventId, { replace } = { replace: false }) =>
       link.within(() => start({ roomId, joinEventId }, replace)),
-    cancel: async (roomId) => {
-      try {
-        await link.within(() => workflows.getHandle(resyncWorkflowId(serverName, roomId)).cancel());
-      } catch (error) {
-        if (!(error instanceof WorkflowNotFoundError)) {
-          throw error;
-        }
-      }
-    },
+    wake: (roomId) => unlessNotRunning(() => handleOf(roomId).signal(retrySignal)),
+    cancel: (roomId) => unlessNotRunning(() => handleOf(roomId).cancel()),
   };
 }

@@ -13,6 +13,8 @@ export interface ResyncStarter {
    * `replace` any one.
    */
   start(roomId: RoomId, joinEventId: EventId, options?: { readonly replace: boolean }): Promise<void>;
+  /** Has a resync that waits look again at once, if one runs: the room has changed. */
+  wake(roomId: RoomId): Promise<void>;
   /** Cancels the room's resync, if one runs. */
   cancel(roomId: RoomId): Promise<void>;
 }

@@ -27,7 +27,13 @@ export interface ForeignStateToFetch {
 export type ForeignStateFetched =
   | { readonly kind: "complete" }
   /** This server gave what it had. */
-  | { readonly kind: "incomplete"; readonly idsLeft: number; readonly reason: string };
+  | {
+      readonly kind: "incomplete";
+      readonly idsLeft: number;
+      readonly reason: string;
+      /** Some of what it gave was proved false: it is not merely without it. */
+      readonly provedFalse: boolean;
+    };
 
 /** From a tenth of the ids missing, one long `/state` is cheaper than many `/event`. */
 const WHOLE_STATE_FROM = 0.1;
@@ -46,8 +52,9 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
   const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
+  let provedFalse = false;
   if (missing.length >= ids.length * WHOLE_STATE_FROM && missing.length > 1) {
-    await fetchWholeStateOrSome(ctx, request, missing);
+    provedFalse = await fetchWholeStateOrSome(ctx, request, missing);
     missing = await notStored(ctx, missing);
     request.onProgress?.(missing.length);
   }
@@ -57,7 +64,8 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
   if (missing.length === 0) return await confirmState(ctx, request, told);
   // Its ids may be a lie or a truth that this server alone knows: the next one is asked for its own.
   await deleteResyncStateIds(ctx.database.pool, request.roomId, request.eventId);
-  return { kind: "incomplete", idsLeft: missing.length, reason: `it did not give ${missing.length} of its events` };
+  const reason = `it did not give ${missing.length} of its events${provedFalse ? ", and some that are not genuine" : ""}`;
+  return { kind: "incomplete", idsLeft: missing.length, reason, provedFalse };
 }
 
 /** That the server has no such event is part of what it gave; any other failure leaves the rest to another server. */
@@ -95,20 +103,22 @@ async function fetchWholeStateOrSome(
   ctx: RoomsContext,
   request: ForeignStateToFetch,
   missing: readonly EventId[],
-): Promise<void> {
+): Promise<boolean> {
   try {
-    await fetchWholeState(ctx, request, missing);
+    return await fetchWholeState(ctx, request, missing);
   } catch (error) {
     if (!(error instanceof FederationFailure) || error.kind !== "refused" || (error.status ?? 0) < 500) throw error;
     ctx.logger.info({ err: error, roomId: request.roomId }, "a server could not give a whole state at once");
+    return false;
   }
 }
 
+/** Whether some of what came was proved false. */
 async function fetchWholeState(
   ctx: RoomsContext,
   request: ForeignStateToFetch,
   missing: readonly EventId[],
-): Promise<void> {
+): Promise<boolean> {
   const { roomId, rules, eventId, server } = request;
   const wanted = new Set(missing);
   const intake = intakeIntoDatabase(ctx, { roomId, rules, wanted });
@@ -127,9 +137,9 @@ async function fetchWholeState(
     },
     { ...callOptions(request.signal), timeoutMs: STATE_TIMEOUT_MS },
   );
-  for (const drop of (await intake.settle()).dropped) {
-    ctx.logger.warn({ roomId, server, ...drop }, "an event of /state was dropped");
-  }
+  const { dropped } = await intake.settle();
+  for (const drop of dropped) ctx.logger.warn({ roomId, server, ...drop }, "an event of /state was dropped");
+  return dropped.some((drop) => drop.kind !== "no-key");
 }
 
 /** The ids make a state that can be used, or are forgotten so that another server is asked. */

@@ -12,6 +12,8 @@ import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "./context.ts";
 import { createEvent } from "./create-event.ts";
 import { joinFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
+import { authorisingUserFor } from "./restricted-join.ts";
+import { servedRoom } from "./served-room.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { sendJoin, type JoinAnswer } from "./send-join.ts";
 import { storeJoin, type JoinStored } from "./store-join.ts";
@@ -56,20 +58,23 @@ export async function joinRoom(ctx: RoomsContext, request: RoomToJoin): Promise<
   return await joinByHandshake(ctx, request, await serversToAsk(ctx, request));
 }
 
-/** Undefined where only another server can let the user in: into a restricted room. */
+/** Undefined where only another server can let the user in: into a restricted room for which none of ours can vouch. */
 async function joinLocally(ctx: RoomsContext, request: RoomToJoin): Promise<RoomJoined | undefined> {
   const { roomId, userId } = request;
   try {
+    const voucher = await authorisingUserFor(ctx, await servedRoom(ctx, roomId), userId);
+    const vouched = voucher === undefined ? {} : { join_authorised_via_users_server: voucher };
     const event = await createEvent(ctx, {
       roomId,
       sender: userId,
       type: "m.room.member",
       stateKey: userId,
-      content: { ...request.content, membership: "join" },
+      content: { ...request.content, ...vouched, membership: "join" },
     });
     return { roomId, eventId: event.eventId, partial: false };
   } catch (error) {
-    if (error instanceof MatrixError && error.status === 403 && request.via.length > 0) return undefined;
+    const otherMayKnow = error instanceof MatrixError && (error.status === 403 || error.status === 400);
+    if (otherMayKnow && request.via.length > 0) return undefined;
     throw error;
   }
 }

@@ -6,6 +6,7 @@ import type { JsonObject } from "../matrix/json.ts";
 import { transaction } from "../storage/database.ts";
 import { insertOutliers, loadEvent } from "../storage/events.ts";
 import { membershipOf } from "../storage/memberships.ts";
+import { partialRoom } from "../storage/partial-state.ts";
 import {
   appendLocalMembership,
   currentStreamPosition,
@@ -35,6 +36,7 @@ export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promis
   const content = { membership: "leave", ...(request.reason === undefined ? {} : { reason: request.reason }) };
   if (current !== undefined && current.membership !== "leave" && current.membership !== "ban") {
     await createEvent(ctx, { roomId, sender: userId, type: "m.room.member", stateKey: userId, content });
+    await wakeResync(ctx, roomId);
     return;
   }
   const memberships = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
@@ -43,6 +45,16 @@ export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promis
     throw new MatrixError(404, "M_NOT_FOUND", `${userId} is not in room ${roomId}`);
   }
   await leaveFromOutside(ctx, request, latest.eventId, content);
+}
+
+/** A resync that waits for its servers would notice only later that nobody is left. */
+async function wakeResync(ctx: RoomsContext, roomId: RoomId): Promise<void> {
+  if ((await partialRoom(ctx.database.pool, roomId)) === undefined) return;
+  try {
+    await ctx.resyncs.wake(roomId);
+  } catch (error) {
+    ctx.logger.warn({ err: error, roomId }, "the resync could not be told of a leave");
+  }
 }
 
 /**

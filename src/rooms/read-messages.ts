@@ -5,9 +5,9 @@ import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "./context.ts";
 import type { EventFilter } from "./event-filter.ts";
 import { memberEventsOfSenders } from "./lazy-members.ts";
-import { roomAccess } from "./room-access.ts";
+import { roomAccess, type RoomAccess } from "./room-access.ts";
 import { syncToken } from "./sync-token.ts";
-import { visibleTimeline, type TimelinePageWanted } from "./visible-timeline.ts";
+import { visibleTimeline, type TimelinePage, type TimelinePageWanted } from "./visible-timeline.ts";
 
 export interface MessagesWanted {
   readonly roomId: RoomId;
@@ -28,23 +28,13 @@ export interface MessagesWanted {
  * @throws MatrixError 403 M_FORBIDDEN
  */
 export async function readMessages(ctx: RoomsContext, wanted: MessagesWanted): Promise<JsonObject> {
-  const { roomId, requester } = wanted;
-  const access = await roomAccess(ctx, roomId, requester.userId);
+  const access = await roomAccess(ctx, wanted.roomId, wanted.requester.userId);
   const backward = wanted.direction === "b";
   const start = wanted.from ?? (backward ? access.leftAt : undefined);
-  const range: TimelinePageWanted = {
-    from: start,
-    to: wanted.to,
-    direction: backward ? "backward" : "forward",
-    limit: Math.min(wanted.limit, wanted.filter.limit ?? wanted.limit),
-    filter: wanted.filter,
-  };
-  let page = await visibleTimeline(ctx, roomId, access, range);
-  const atTheEnd = backward && page.next === undefined && wanted.to === undefined;
-  if (atTheEnd && (await backfillHistory(ctx, roomId)) > 0) page = await visibleTimeline(ctx, roomId, access, range);
+  const page = await pageFrom(ctx, wanted, { access, start });
   const chunk = await toClientEvents(ctx, page.events, {
     withRoomId: true,
-    device: requester,
+    device: wanted.requester,
     withPrevContent: true,
   });
   const members =
@@ -55,6 +45,24 @@ export async function readMessages(ctx: RoomsContext, wanted: MessagesWanted): P
     ...(page.next === undefined ? {} : { end: syncToken(page.next) }),
     ...(members.length === 0 ? {} : { state: await toClientEvents(ctx, members, { withRoomId: true }) }),
   };
+}
+
+async function pageFrom(
+  ctx: RoomsContext,
+  { roomId, direction, to, limit, filter }: MessagesWanted,
+  { access, start }: { readonly access: RoomAccess; readonly start: bigint | undefined },
+): Promise<TimelinePage> {
+  const range: TimelinePageWanted = {
+    from: start,
+    to,
+    direction: direction === "b" ? "backward" : "forward",
+    limit: Math.min(limit, filter.limit ?? limit),
+    filter,
+  };
+  const page = await visibleTimeline(ctx, roomId, access, range);
+  const atTheBeginning = direction === "b" && page.next === undefined && to === undefined;
+  if (!atTheBeginning || (await backfillHistory(ctx, roomId)) === 0) return page;
+  return await visibleTimeline(ctx, roomId, access, range);
 }
 
 /** Where a page without a given start began: before or behind its first event. */

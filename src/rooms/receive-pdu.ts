@@ -1,6 +1,6 @@
 import { FederationFailure } from "../federation-client/failures.ts";
 import type { Event } from "../matrix/event.ts";
-import { serverNameOf, type EventId, type RoomId, type ServerName } from "../matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import type { JsonValue } from "../matrix/json.ts";
 import type { RoomVersionRules } from "../matrix/room-versions.ts";
 import { loadEvent, type StoredEvent } from "../storage/events.ts";
@@ -54,8 +54,7 @@ export async function receivePdu(ctx: RoomsContext, received: ReceivedPdu): Prom
     const id = drop?.eventId === undefined ? {} : { eventId: drop.eventId };
     return { kind: "dropped", ...id, reason: drop?.reason ?? "it could not be read" };
   }
-  const sender = serverNameOf(event.pdu.sender) ?? "";
-  if (!(await isServerAllowed(ctx, roomId, origin)) || !(await isServerAllowed(ctx, roomId, sender))) {
+  if (!(await isServerAllowed(ctx, roomId, origin))) {
     return { kind: "dropped", eventId: event.eventId, reason: "the server is banned from the room by its ACL" };
   }
   return await receiveVerifiedEvent(ctx, { origin, rules, event });

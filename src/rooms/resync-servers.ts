@@ -5,12 +5,12 @@ import { loadResyncControl } from "../storage/resync-control.ts";
 import type { RoomsContext } from "./context.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 
-/** As many are plenty; the workflow carries the list. */
+/** Of one list; the workflow carries it, and asks for another from time to time. */
 const MOST = 100;
 
 /**
  * Servers to ask for the room's state: an operator's choice, the one that we joined by, which knows the join, then
- * those known to be in the room.
+ * those known to be in the room. Of very many, a sample, another one each time.
  */
 export async function serversForResync(
   ctx: RoomsContext,
@@ -22,8 +22,15 @@ export async function serversForResync(
   const servers = new Set<ServerName>();
   if (control?.wish === "prefer-server") servers.add(control.serverName);
   if (typeof room?.joinedVia === "string") servers.add(room.joinedVia);
-  for (const server of await joinedServers(pool, roomId)) servers.add(server);
-  for (const server of await partialRoomServers(pool, roomId)) servers.add(server);
+  const inRoom = new Set([...(await joinedServers(pool, roomId)), ...(await partialRoomServers(pool, roomId))]);
+  for (const server of inRoom.size > MOST ? shuffled([...inRoom]) : inRoom) servers.add(server);
   servers.delete(ctx.serverName);
   return [...servers].slice(0, MOST);
+}
+
+function shuffled<T>(items: readonly T[]): readonly T[] {
+  return items
+    .map((item) => ({ item, order: Math.random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ item }) => item);
 }

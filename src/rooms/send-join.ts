@@ -83,7 +83,9 @@ export async function sendJoin(
   const refuse: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
-  checkEvents(ctx, await intake.settle(), refuse);
+  const result = await intake.settle();
+  checkEvents(ctx, result, refuse);
+  checkCreatorsKey(result, [...creates.values()], refuse);
   checkCreateEvents(
     { creates: [...creates.values()], stateIds: new Set(stateEventIds), roomId: request.roomId, rules },
     refuse,
@@ -142,6 +144,14 @@ function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Fai
   const unproved = missing.some((id) => !result.dropped.some((drop) => drop.eventId === id));
   if (unproved || missing.length === 0) {
     refuse(`lacks auth events: ${missing.slice(0, 5).join(", ") || "they name each other in a circle"}`);
+  }
+}
+
+/** Without the creator's key nothing in the room can be proved: that is the cause, not what is missing for it. */
+function checkCreatorsKey(result: OutlierIntakeResult, creates: readonly AuthorizedOutlier[], refuse: Fail): void {
+  const [unproved] = result.dropped;
+  if (creates.length === 0 && unproved !== undefined) {
+    refuse(`can't be proved: ${unproved.eventId ?? "an event"}: ${unproved.reason}`);
   }
 }
 

@@ -56,7 +56,7 @@ async function fetchFrom(
   try {
     const fetched = await fetchMissingState(ctx, { ...target, ...from });
     if (fetched.kind !== "incomplete") return fetched;
-    return { kind: "failed", cause: "unknown-event", detail: fetched.reason };
+    return { kind: "failed", cause: fetched.provedFalse ? "invalid-data" : "unknown-event", detail: fetched.reason };
   } catch (error) {
     if (!(error instanceof FederationFailure)) throw error;
     return { kind: "failed", cause: faultOf(error), detail: error.reason };

@@ -81,6 +81,7 @@ function contextOf(
     keyRing,
     resyncs: {
       start: async (roomId, joinEventId) => void wanted.push({ roomId, joinEventId }),
+      wake: async () => {},
       cancel: async () => {},
     },
     logger: pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" }),

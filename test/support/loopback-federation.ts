@@ -39,7 +39,7 @@ export function aRoomsContext(database: Database, changes: Partial<RoomsContext>
     database,
     federation,
     keyRing: createKeyRing({ database, client: federation, serverName, signingKey, trustedKeyServers: [], now }),
-    resyncs: { start: async () => {}, cancel: async () => {} },
+    resyncs: { start: async () => {}, wake: async () => {}, cancel: async () => {} },
     logger: pino({ level: process.env["TEST_LOG"] ?? "silent" }),
     now,
     fullStateWaitMs: 1000,

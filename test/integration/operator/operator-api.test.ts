@@ -90,6 +90,7 @@ describe("the operator API", async () => {
           await tell(`start for ${joinEventId}${options?.replace === true ? ", replacing" : ""}`);
           await engine.duringStart();
         },
+        wake: async () => void (await tell("wake")),
         cancel: async () => void (await tell("cancel")),
       },
     };
