@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
+import { createRoom } from "../../../src/rooms/create-room.ts";
 import { joinRoom } from "../../../src/rooms/join-room.ts";
 import { leaveRoom } from "../../../src/rooms/leave-room.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive-waiting-pdus.ts";
+import { fetchMissingState } from "../../../src/rooms/resync-fetch-state.ts";
 import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { beginJoin, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
@@ -199,5 +201,53 @@ describe("joinRoom", () => {
     expect(joined.partial).toBe(false);
     expect(await partialRoom(database.pool, room.roomId)).toBeUndefined();
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("a server that serves false events", () => {
+  it("is told apart from one that merely lacks them", async () => {
+    const { room, joinEventId } = await enter();
+    const lying = resident.trouble({
+      kind: "lie",
+      lie: "bad-signature",
+      type: "m.room.member",
+      at: ["state", "event"],
+    });
+    const step = await nextResyncStep(sidecar.ctx, { roomId: room.roomId, joinEventId });
+    if (step.kind !== "fetch") throw new Error(`the next step is ${step.kind}`);
+    const [eventId] = step.eventIds as [EventId];
+    const request = { roomId: room.roomId, joinEventId, eventId, server: resident.serverName };
+    expect(await fetchMissingState(sidecar.ctx, request)).toMatchObject({ kind: "incomplete", provedFalse: true });
+    lying();
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("a restricted room that we know in full", () => {
+  it("is joined by a second user for whom one of ours can vouch", async () => {
+    const open = resident.hostRoom({ members: 5, label: "the room that lets in" });
+    const { userId, ctx, serverName } = sidecar;
+    const bob: UserId = `@bob-vouched:${serverName}`;
+    const via = [resident.serverName];
+    for (const user of [userId, bob]) await joinRoom(ctx, { userId: user, roomId: open.roomId, via });
+    const { eventId: openJoin } = await joinRoom(ctx, { userId, roomId: open.roomId, via });
+    await driveResync(ctx, open.roomId, openJoin);
+    const allow = [{ type: "m.room_membership", room_id: open.roomId }];
+    const joinRules = { type: "m.room.join_rules", stateKey: "", content: { join_rule: "restricted", allow } };
+    const roomId = await createRoom(ctx, userId, {
+      version: "11",
+      preset: "private_chat",
+      invite: [],
+      isDirect: false,
+      initialState: [joinRules],
+      creationContent: {},
+      powerLevelOverride: {},
+    });
+
+    const joined = await joinRoom(ctx, { userId: bob, roomId, via: [] });
+
+    const event = await loadEvent(database.pool, joined.eventId);
+    expect(event?.pdu.content).toMatchObject({ membership: "join", join_authorised_via_users_server: userId });
   });
 });
