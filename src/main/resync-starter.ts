@@ -27,6 +27,8 @@ export function createResyncStarter(link: TemporalLink, serverName: ServerName):
       workflowId: resyncWorkflowId(serverName, roomId),
       taskQueue: link.taskQueue,
       args: [input],
+      // What a killed worker was at is given to another after this; twice as long is Temporal's default.
+      workflowTaskTimeout: "5s",
       // Continue-as-new carries the memo, so that any run tells which join it works for.
       memo: { roomId, joinEventId },
       staticSummary: `Resync of ${roomId}`,

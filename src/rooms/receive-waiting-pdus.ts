@@ -1,3 +1,5 @@
+import { setMaxListeners } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { FederationFailure } from "../federation-client/failures.ts";
 import { prevEventIds, type Event } from "../matrix/event.ts";
 import { parsePdu } from "../matrix/event-format.ts";
@@ -46,6 +48,8 @@ const GIVE_UP_AFTER_MS = 24 * 60 * 60_000;
 /** Handles the PDUs that wait for their past, until it is stopped. */
 export function startReceivingWaitingPdus(ctx: RoomsContext): { stop(): Promise<void> } {
   const stopped = new AbortController();
+  // Each room's requests listen to it: many are no leak.
+  setMaxListeners(0, stopped.signal);
   const done = receiveUntilStopped(ctx, stopped.signal);
   return {
     stop: async () => {
@@ -64,7 +68,7 @@ async function receiveUntilStopped(ctx: RoomsContext, stopped: AbortSignal): Pro
       // The database may be away for a while; what waits in it waits on.
       ctx.logger.error({ err: error }, "waiting PDUs could not be handled");
     }
-    await sleep(INTERVAL_MS, stopped);
+    await sleep(INTERVAL_MS, undefined, { signal: stopped }).catch(() => undefined);
   }
   await Promise.all(busy.values());
 }
@@ -76,21 +80,6 @@ async function startDue(ctx: RoomsContext, busy: Map<RoomId, Promise<void>>, sto
     const done = receiveInTurn(ctx, waiting, stopped).finally(() => busy.delete(roomId));
     busy.set(roomId, done);
   }
-}
-
-async function sleep(ms: number, stopped: AbortSignal): Promise<void> {
-  if (stopped.aborted) return;
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    stopped.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        resolve();
-      },
-      { once: true },
-    );
-  });
 }
 
 /** One round: each PDU that is due is tried again, the state at its missing prev_events fetched first. */

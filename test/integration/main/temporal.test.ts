@@ -91,6 +91,7 @@ describe("with an embedded Temporal", () => {
       expect(description.type).toBe("resync");
       expect(description.taskQueue).toBe(`fastjoin-${SERVER}`);
       expect(description.memo).toMatchObject({ roomId: room, joinEventId: "$join" });
+      expect(Number(description.raw.executionConfig?.defaultWorkflowTaskTimeout?.seconds)).toBe(5);
       expect(description.typedSearchAttributes.getAll().map(({ value }) => value)).toContain(room);
     });
 
