@@ -3,7 +3,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isIP } from "node:net";
 import { createSecureContext } from "node:tls";
-import { generate } from "selfsigned";
 import type { ServerName } from "../matrix/identifiers.ts";
 import { ConfigError, type Config } from "./config.ts";
 import { readOrCreateSecretFile } from "./secret-file.ts";
@@ -18,6 +17,8 @@ export interface Certificate {
 const TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000;
 
 async function makeSelfSigned(serverName: ServerName): Promise<string> {
+  // Slow to load, needed once: it must not hold up each start of each process.
+  const { generate } = await import("selfsigned");
   const host = serverName.replace(/:\d+$/, "").replaceAll(/[[\]]/g, "");
   const name = isIP(host) ? { type: 7 as const, ip: host } : { type: 2 as const, value: host };
   const { cert, private: key } = await generate([{ name: "commonName", value: host }], {
