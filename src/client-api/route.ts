@@ -4,7 +4,7 @@ import type { JsonValue } from "../matrix/json.ts";
 import type { ClientApiContext } from "./context.ts";
 
 /** Whose access token came with the request. */
-export interface Requester {
+interface Requester {
   readonly userId: UserId;
   readonly deviceId: string;
 }
@@ -24,7 +24,7 @@ export interface AuthenticatedRequest extends ClientRequest {
   readonly accessToken: string;
 }
 
-export type Method = "get" | "post" | "put" | "delete";
+type Method = "get" | "post" | "put" | "delete";
 
 interface Place {
   readonly method: Method;

@@ -1,5 +1,5 @@
 import type { EventId, KeyId, RoomAlias, RoomId, ServerName, UserId } from "../matrix/identifiers.ts";
-import type { JsonObject, JsonValue } from "../matrix/json.ts";
+import type { JsonObject } from "../matrix/json.ts";
 
 /**
  * Paths of the federation API, as they are sent and signed, and the answers' shapes. The shapes are what a good server
@@ -89,14 +89,6 @@ export interface ServerKeysResponse extends JsonObject {
   readonly verify_keys: { readonly [keyId: KeyId]: { readonly key: string } };
   readonly old_verify_keys?: { readonly [keyId: KeyId]: { readonly key: string; readonly expired_ts: number } };
   readonly signatures: { readonly [server: ServerName]: { readonly [keyId: KeyId]: string } };
-}
-
-/** A transaction as it is sent; `edus` are left out when there are none. */
-export interface TransactionBody extends JsonObject {
-  readonly origin: ServerName;
-  readonly origin_server_ts: number;
-  readonly pdus: readonly JsonValue[];
-  readonly edus?: readonly JsonValue[];
 }
 
 export const MAX_TRANSACTION_PDUS = 50;

@@ -1,7 +1,7 @@
 import type { JsonObject } from "../matrix/json.ts";
 
 /** Error codes that this project answers with; the type allows others, as a server may pass on what it was told. */
-export type Errcode = `M_${string}` | `FASTJOIN.${string}` | `ORG.MATRIX.${string}` | (string & {});
+type Errcode = `M_${string}` | `FASTJOIN.${string}` | `ORG.MATRIX.${string}` | (string & {});
 
 /**
  * An expected refusal, thrown by use cases and answered by the HTTP edges as `{ errcode, error, ...extra }`.

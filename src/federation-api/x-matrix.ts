@@ -31,7 +31,7 @@ export interface SignableRequest {
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#request-authentication
  */
-export function requestObject(request: SignableRequest): JsonObject {
+function requestObject(request: SignableRequest): JsonObject {
   const { method, uri, origin, destination, content } = request;
   return {
     method,

@@ -16,7 +16,7 @@ export interface CallContext {
   readonly slots: DestinationSlots;
 }
 
-export interface Call<T> {
+interface Call<T> {
   readonly request: TransportRequest;
   readonly limits: Omit<TransportLimits, "signal">;
   /** Takes the body of a good answer. */

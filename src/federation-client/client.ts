@@ -35,13 +35,13 @@ export interface CallOptions {
 /** Takes one event of a long answer; the connection is read no further until the promise is settled. */
 export type OnEvent = (kind: "state" | "auth_chain", pdu: JsonValue) => void | Promise<void>;
 
-export interface Room {
+interface Room {
   readonly roomId: RoomId;
 }
-export interface RoomAndEvent extends Room {
+interface RoomAndEvent extends Room {
   readonly eventId: EventId;
 }
-export interface RoomAndUser extends Room {
+interface RoomAndUser extends Room {
   readonly userId: UserId;
 }
 

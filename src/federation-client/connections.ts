@@ -12,7 +12,7 @@ import type { AddressBlocklist } from "./address-blocklist.ts";
 /** Resolves a name to all of its addresses. */
 export type AddressLookup = (hostname: string) => Promise<readonly LookupAddress[]>;
 
-export interface ConnectionOptions {
+interface ConnectionOptions {
   readonly blocklist: AddressBlocklist;
   readonly verifyCertificates: boolean;
   /** PEM certificates of authorities trusted besides the usual ones. */
@@ -22,7 +22,7 @@ export interface ConnectionOptions {
 }
 
 /** An end of a TLS connection: where to, and the name that the certificate must carry. */
-export interface Endpoint {
+interface Endpoint {
   readonly host: string;
   readonly port: number;
   readonly certificateName: string;
@@ -35,7 +35,7 @@ export interface Connections {
 }
 
 /** The address may not be connected to, by the operator's blocklist. */
-export class BlockedAddressError extends Error {
+class BlockedAddressError extends Error {
   override readonly name = "BlockedAddressError";
   readonly address: string;
 

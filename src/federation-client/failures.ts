@@ -10,7 +10,7 @@ import type { ServerName } from "../matrix/identifiers.ts";
  */
 export type FederationFailureKind = "unreachable" | "timeout" | "refused" | "bad-response" | "backing-off";
 
-export interface FederationFailureDetails {
+interface FederationFailureDetails {
   readonly kind: FederationFailureKind;
   readonly server: ServerName;
   /** The cause in words, without the server's name, which the message puts in front. */

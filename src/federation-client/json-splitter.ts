@@ -6,7 +6,7 @@ export class LargeJsonError extends Error {
   override readonly name = "LargeJsonError";
 }
 
-export interface SplitLimits {
+interface SplitLimits {
   /** The top-level lists whose elements come out one by one. */
   readonly lists: ReadonlySet<string>;
   readonly maxElementBytes: number;
@@ -20,7 +20,7 @@ export interface JsonPiece {
   readonly value: JsonValue;
 }
 
-export interface JsonSplitter {
+interface JsonSplitter {
   /** @returns the pieces that the chunk completes */
   write(chunk: Uint8Array): readonly JsonPiece[];
   /** To be called at the end of the text: it must be whole, with all of the lists. */

@@ -3,7 +3,7 @@ import type { JsonValue } from "../matrix/json.ts";
 import { createJsonSplitter, LargeJsonError } from "./json-splitter.ts";
 import type { JsonPiece } from "./json-splitter.ts";
 
-export interface LargeJsonShape {
+interface LargeJsonShape {
   /** The lists whose elements are handed on one by one. */
   readonly lists: readonly string[];
   /** The other members that are wanted; the rest is checked for syntax and dropped. */

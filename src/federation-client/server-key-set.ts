@@ -10,7 +10,7 @@ export type ServerKeySet = ReadonlyMap<KeyId, VerifyKey>;
 
 const DAY_MS = 24 * 60 * 60_000;
 /** However long a server says that its keys are valid: so often must they be asked for again. */
-export const MAX_TRUST_MS = 7 * DAY_MS;
+const MAX_TRUST_MS = 7 * DAY_MS;
 const PUBLIC_KEY_BYTES = 32;
 
 function publicKeyOf(base64: string): Uint8Array | undefined {

@@ -25,7 +25,7 @@ import { failureOf } from "./map-error.ts";
 import type { RequestPhase } from "./map-error.ts";
 import { createWellKnownLookup } from "./well-known.ts";
 
-export interface TransportOptions {
+interface TransportOptions {
   readonly serverName: ServerName;
   readonly signingKey: SigningKey;
   /** CIDR ranges that are never connected to. */

@@ -18,7 +18,7 @@ export interface ReceivedRequest {
 }
 
 /** What the Authorization headers of a request claim: one origin, and at least one signature of it. */
-export interface ClaimedOrigin {
+interface ClaimedOrigin {
   readonly origin: ServerName;
   readonly signatures: readonly XMatrixCredentials[];
 }

@@ -4,7 +4,7 @@ import type { JsonValue } from "../matrix/json.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import type { LongJson } from "./long-json.ts";
 
-export type Method = "GET" | "POST" | "PUT";
+type Method = "GET" | "POST" | "PUT";
 
 /** A request as an endpoint sees it: decoded, but nothing in it is checked. */
 export interface FederationRequest {

@@ -6,17 +6,15 @@ import { isJsonArray, isJsonObject, LosslessNumber } from "./json.ts";
 import type { JsonObject, JsonValue } from "./json.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
-export type FormatVerdict =
-  | { readonly ok: true; readonly event: Event }
-  | { readonly ok: false; readonly reason: string };
+type FormatVerdict = { readonly ok: true; readonly event: Event } | { readonly ok: false; readonly reason: string };
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#size-limits */
 export const MAX_PDU_BYTES = 65_536;
 export const MAX_FIELD_BYTES = 255;
-export const MAX_PREV_EVENTS = 20;
-export const MAX_AUTH_EVENTS = 10;
+const MAX_PREV_EVENTS = 20;
+const MAX_AUTH_EVENTS = 10;
 /** Of objects and arrays, the event itself counted. The parser of Synapse, Ruma and so Conduit goes no deeper. */
-export const MAX_PDU_NESTING = 127;
+const MAX_PDU_NESTING = 127;
 
 /** What is wrong with a part of an event, or undefined. */
 type Complaint = string | undefined;

@@ -4,7 +4,7 @@ import type { EventId } from "./identifiers.ts";
  * `cyclic` holds the events on a cycle and those that depend on one: where ids are hashes there can be none, and in room
  * versions 1 and 2 somebody made them up.
  */
-export interface TopologicalOrder<E> {
+interface TopologicalOrder<E> {
   readonly ordered: readonly E[];
   readonly cyclic: readonly E[];
 }

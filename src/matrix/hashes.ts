@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { canonicalJsonWithout } from "./canonical-json.ts";
 import type { CanonicalJsonMode } from "./canonical-json.ts";
 import type { Pdu } from "./event.ts";
-import type { EventId, RoomId } from "./identifiers.ts";
+import type { EventId } from "./identifiers.ts";
 import { redact } from "./redaction.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
@@ -71,15 +71,6 @@ export function eventIdOf(pdu: Pdu, rules: RoomVersionRules): EventId {
     case "url-safe-base64":
       return `$${referenceHash(pdu, rules).toString("base64url")}`;
   }
-}
-
-/**
- * v12 on: a room is named by its create event.
- *
- * @see https://spec.matrix.org/v1.19/rooms/v12/#room-ids
- */
-export function roomIdOfCreateEvent(pdu: Pdu, rules: RoomVersionRules): RoomId {
-  return `!${eventIdOf(pdu, rules).slice(1)}`;
 }
 
 /**

@@ -28,7 +28,7 @@ export interface VerifyKey {
 
 export type KeyLookup = (server: ServerName, keyId: KeyId) => VerifyKey | undefined;
 
-export type SignatureVerdict =
+type SignatureVerdict =
   | { readonly valid: true }
   | {
       readonly valid: false;

@@ -146,21 +146,3 @@ export function stateDiff(from: StateMap, to: StateMap): Map<StateKey, EventId |
   }
   return diff;
 }
-
-export function statesEqual(one: StateMap, other: StateMap): boolean {
-  if (one === other) {
-    return true;
-  }
-  if (one.size !== other.size) {
-    return false;
-  }
-  if (one.base === other.base) {
-    return stateDiff(one, other).size === 0;
-  }
-  for (const [key, eventId] of stateEntries(one)) {
-    if (stateGetByKey(other, key) !== eventId) {
-      return false;
-    }
-  }
-  return true;
-}

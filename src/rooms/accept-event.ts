@@ -35,14 +35,14 @@ export class PrevEventsMissing extends Error {
   }
 }
 
-export class RoomUnknown extends Error {
+class RoomUnknown extends Error {
   constructor(roomId: RoomId) {
     super(`room ${roomId} is not known here`);
     this.name = "RoomUnknown";
   }
 }
 
-export interface EventToAccept {
+interface EventToAccept {
   /** Passed checks 1 to 3. */
   readonly event: Event;
   /** Where it came from: ourselves for an event of ours, whose refusal its maker is told. */

@@ -15,9 +15,9 @@ import type { Session } from "../storage/accounts.ts";
 import type { RoomsContext } from "./context.ts";
 
 /** What accounts need of the context. */
-export type AccountsContext = Pick<RoomsContext, "serverName" | "database">;
+type AccountsContext = Pick<RoomsContext, "serverName" | "database">;
 
-export interface OpenedSession {
+interface OpenedSession {
   readonly deviceId: string;
   readonly accessToken: string;
 }
@@ -26,7 +26,7 @@ export interface OpenedSession {
 const LOCALPART = /^[a-z0-9._=/+-]+$/;
 
 /** @throws MatrixError 400 M_INVALID_USERNAME */
-export function userIdOf(ctx: AccountsContext, localpart: string): UserId {
+function userIdOf(ctx: AccountsContext, localpart: string): UserId {
   const userId = `@${localpart}:${ctx.serverName}`;
   if (!LOCALPART.test(localpart) || !isUserId(userId)) {
     throw new MatrixError(

@@ -15,7 +15,7 @@ export interface AuthorizedOutlier {
   readonly rejection: string | null;
 }
 
-export interface AuthorizedOutliers {
+interface AuthorizedOutliers {
   readonly authorized: readonly AuthorizedOutlier[];
   /** Events that can't be judged: an auth event of theirs (or of one of those) is missing, or they form a cycle. */
   readonly undecided: readonly Event[];

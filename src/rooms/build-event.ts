@@ -22,7 +22,7 @@ export interface EventDraft {
 /** `prev_events` hold at most 20 ids; the newest extremities are taken. */
 const MAX_PREV_EVENTS = 20;
 
-export interface EventPlace {
+interface EventPlace {
   readonly prevEvents: readonly Event[];
   readonly authEvents: readonly Event[];
   /** Milliseconds since the epoch. */

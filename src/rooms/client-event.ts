@@ -15,7 +15,7 @@ export interface ClientEvent extends JsonObject {
   readonly unsigned?: JsonObject;
 }
 
-export interface ClientEventFraming {
+interface ClientEventFraming {
   readonly rules: RoomVersionRules;
   /** Milliseconds since the epoch. */
   readonly now: number;

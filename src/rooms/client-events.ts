@@ -14,7 +14,7 @@ import { EVENTS_AT_ONCE } from "./load-many-events.ts";
 import { redactionsFor } from "./redactions.ts";
 import { transactionIdOf } from "./transaction-key.ts";
 
-export interface ClientEventsFraming {
+interface ClientEventsFraming {
   readonly withRoomId: boolean;
   /** The device that asks: it is told its own transaction ids. */
   readonly device?: { readonly userId: UserId; readonly deviceId: string };

@@ -11,7 +11,7 @@ export interface EventFilter {
   readonly lazy_load_members?: boolean | undefined;
 }
 
-export interface RoomFilter {
+interface RoomFilter {
   readonly rooms?: readonly string[] | undefined;
   readonly not_rooms?: readonly string[] | undefined;
   readonly include_leave?: boolean | undefined;

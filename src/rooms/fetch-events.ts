@@ -6,7 +6,7 @@ import { insertOutliers, whichExist } from "../storage/events.ts";
 import type { RoomsContext } from "./context.ts";
 import { createOutlierIntake, type OutlierIntake } from "./outlier-intake.ts";
 
-export interface EventsToFetch {
+interface EventsToFetch {
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
   readonly server: ServerName;

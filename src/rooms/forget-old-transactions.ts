@@ -22,7 +22,7 @@ export async function forgetOldTransactions(
   return { received, ofClients };
 }
 
-export interface ForgettingTransactions {
+interface ForgettingTransactions {
   /** Waits for what is under way. */
   stop(): Promise<void>;
 }

@@ -5,7 +5,7 @@ import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import type { RoomVersion, RoomVersionRules } from "../matrix/room-versions.ts";
 
-export type Preset = "private_chat" | "public_chat" | "trusted_private_chat";
+type Preset = "private_chat" | "public_chat" | "trusted_private_chat";
 
 export interface InitialStateEvent {
   readonly type: string;

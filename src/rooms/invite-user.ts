@@ -6,7 +6,7 @@ import { createEvent } from "./create-event.ts";
 import { inviteRemoteUser } from "./invite-remote-user.ts";
 import { memberContentOf } from "./profiles.ts";
 
-export interface Invitation {
+interface Invitation {
   readonly roomId: RoomId;
   readonly sender: UserId;
   readonly target: UserId;

@@ -21,7 +21,7 @@ export class AuthEventsMissing extends Error {
   }
 }
 
-export interface Judgement {
+interface Judgement {
   readonly tx: Connection;
   readonly rules: RoomVersionRules;
   readonly event: Event;

@@ -16,9 +16,9 @@ const MAX_UNDECIDED = 20_000;
 const MAX_DROPPED = 20_000;
 
 /** Where all that was handed on so far is: in the database, or with the taker. */
-export type Kept = "stored" | "held";
+type Kept = "stored" | "held";
 
-export interface OutlierIntakeOptions {
+interface OutlierIntakeOptions {
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
   /** Takes each chunk of checked events, the auth events of an event always before it. */

@@ -8,8 +8,8 @@ import { joinedRooms } from "../storage/memberships.ts";
 import type { RoomsContext } from "./context.ts";
 import { createEvent } from "./create-event.ts";
 
-export type ProfileField = "displayname" | "avatar_url";
-export type Profile = { readonly [field in ProfileField]?: string };
+type ProfileField = "displayname" | "avatar_url";
+type Profile = { readonly [field in ProfileField]?: string };
 
 /**
  * A user's profile: ours from the database, others' from their server.

@@ -15,7 +15,7 @@ import { roomAccess } from "./room-access.ts";
 import { syncToken } from "./sync-token.ts";
 import { visibleTimeline } from "./visible-timeline.ts";
 
-export interface ContextWanted {
+interface ContextWanted {
   readonly roomId: RoomId;
   readonly eventId: EventId;
   readonly requester: { readonly userId: UserId; readonly deviceId: string };

@@ -14,7 +14,7 @@ import type { RoomReader } from "./read-state.ts";
 import { roomAccess } from "./room-access.ts";
 import type { RoomAccess } from "./room-access.ts";
 
-export interface MembersWanted extends RoomReader {
+interface MembersWanted extends RoomReader {
   /** A position in the stream: the members as they were then. */
   readonly at?: bigint | undefined;
   readonly membership?: Member["membership"] | undefined;

@@ -13,7 +13,7 @@ import { addWaitingPdu } from "../storage/waiting-pdus.ts";
 import type { RoomsContext } from "./context.ts";
 import { receivePdu } from "./receive-pdu.ts";
 
-export interface ReceivedTransaction {
+interface ReceivedTransaction {
   readonly origin: ServerName;
   readonly txnId: string;
   readonly pdus: readonly JsonValue[];
@@ -21,7 +21,7 @@ export interface ReceivedTransaction {
 }
 
 /** By event id: empty for a PDU that was taken (also a rejected one), else why it was not. */
-export type TransactionResults = Readonly<Record<EventId, { readonly error?: string }>>;
+type TransactionResults = Readonly<Record<EventId, { readonly error?: string }>>;
 
 /**
  * Handles a transaction: rooms side by side, the PDUs of a room in the order of its graph. Returns only when each PDU

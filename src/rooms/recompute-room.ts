@@ -17,7 +17,7 @@ export class FullStateUnsound extends Error {
 }
 
 /** What a room's events since our join make of it, computed but not yet the room's. */
-export interface RoomRecomputed {
+interface RoomRecomputed {
   readonly extremities: readonly EventId[];
   readonly change: CurrentStateChange;
 }

@@ -6,7 +6,7 @@ import type { RoomsContext } from "./context.ts";
 import { sendOnce } from "./send-once.ts";
 import type { ClientTransaction } from "./send-once.ts";
 
-export interface Redaction {
+interface Redaction {
   readonly roomId: RoomId;
   readonly sender: UserId;
   readonly redacts: EventId;

@@ -8,7 +8,7 @@ import { deleteRoomAlias, insertAlias, resolveRoomAlias } from "../storage/room-
 import type { RoomsContext } from "./context.ts";
 
 /** The room behind an alias, with servers that can help to join it. */
-export interface AliasedRoom {
+interface AliasedRoom {
   readonly roomId: RoomId;
   readonly servers: readonly ServerName[];
 }

@@ -33,7 +33,7 @@ export async function serveEvent(
   return pdu;
 }
 
-export interface MissingEventsQuestion extends RoomQuestion {
+interface MissingEventsQuestion extends RoomQuestion {
   /** What the asking server has already: the walk ends there. */
   readonly earliest: readonly EventId[];
   /** Whose past is asked for; they are not part of the answer. */
@@ -62,7 +62,7 @@ export async function serveMissingEvents(ctx: RoomsContext, question: MissingEve
   return await pdusVisibleTo(ctx, room, question.origin, walked.toReversed());
 }
 
-export interface BackfillQuestion extends RoomQuestion {
+interface BackfillQuestion extends RoomQuestion {
   /** The newest events of the answer. */
   readonly from: readonly EventId[];
   readonly limit: number;

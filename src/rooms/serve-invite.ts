@@ -19,7 +19,7 @@ import { isServerAllowedInState } from "./server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
 import { verifyPdus } from "./verify-pdus.ts";
 
-export interface Invitation extends RoomQuestion {
+interface Invitation extends RoomQuestion {
   readonly eventId: EventId;
   readonly roomVersion: string;
   readonly pdu: JsonObject;

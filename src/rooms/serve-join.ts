@@ -23,7 +23,7 @@ import {
 import { pduTexts, type PduTexts } from "./serve-pdus.ts";
 import { requireUserOf, residentRoom, type RoomQuestion, type ServedRoom } from "./served-room.ts";
 
-export interface MakeJoinQuestion extends RoomQuestion {
+interface MakeJoinQuestion extends RoomQuestion {
   readonly userId: UserId;
   /** The room versions that the asking server supports. */
   readonly versions: readonly string[];
@@ -57,12 +57,12 @@ export function requireVersion(room: ServedRoom, versions: readonly string[]): v
   throw new MatrixError(400, "M_INCOMPATIBLE_ROOM_VERSION", message, { room_version: version });
 }
 
-export interface SentJoin extends SentMembership {
+interface SentJoin extends SentMembership {
   /** The joining server can do without the members for now. */
   readonly omitMembers: boolean;
 }
 
-export interface JoinedRoom {
+interface JoinedRoom {
   /** As it went into the room: with our signature, where one of our users vouches for the join. */
   readonly event: Pdu;
   /** Before the join. */

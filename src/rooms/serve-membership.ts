@@ -19,9 +19,9 @@ import { requireUserOf, type RoomQuestion, type ServedRoom } from "./served-room
 import { verifyPdus } from "./verify-pdus.ts";
 
 /** The memberships that a server may ask for its own users by a handshake of make_ and send_. */
-export type HandshakeMembership = "join" | "leave" | "knock";
+type HandshakeMembership = "join" | "leave" | "knock";
 
-export interface TemplateRequest {
+interface TemplateRequest {
   readonly userId: UserId;
   /** `membership` included. */
   readonly content: JsonObject;

@@ -15,18 +15,18 @@ import {
   type RoomQuestion,
 } from "./served-room.ts";
 
-export interface StateQuestion extends RoomQuestion {
+interface StateQuestion extends RoomQuestion {
   /** The state before this event is asked for. */
   readonly eventId: EventId;
 }
 
-export interface StateIds {
+interface StateIds {
   readonly state: readonly EventId[];
   /** The auth chain of the state; an event of the state that authorises another is in both. */
   readonly authChain: readonly EventId[];
 }
 
-export interface StateTexts {
+interface StateTexts {
   readonly state: PduTexts;
   readonly authChain: PduTexts;
 }

@@ -69,7 +69,7 @@ export async function weAreInRoom(ctx: RoomsContext, roomId: RoomId): Promise<bo
 }
 
 /** In a partially joined room the servers that the join named are believed to be in it as well. */
-export async function isServerInRoom(ctx: RoomsContext, room: ServedRoom, server: ServerName): Promise<boolean> {
+async function isServerInRoom(ctx: RoomsContext, room: ServedRoom, server: ServerName): Promise<boolean> {
   const { pool } = ctx.database;
   if (await isServerJoined(pool, room.roomId, server)) return true;
   return room.partial && (await partialRoomServers(pool, room.roomId)).includes(server);

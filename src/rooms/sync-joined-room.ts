@@ -28,7 +28,7 @@ export interface RoomRange {
   readonly heroes?: readonly UserId[];
 }
 
-export interface JoinedRoom {
+interface JoinedRoom {
   readonly roomId: RoomId;
   readonly since: bigint | undefined;
   readonly position: bigint;
@@ -65,7 +65,7 @@ export async function joinedRoom(
   };
 }
 
-export interface RoomPart {
+interface RoomPart {
   readonly timeline: { readonly events: readonly JsonObject[]; readonly limited: boolean; readonly prev_batch: string };
   readonly state: readonly JsonObject[];
 }

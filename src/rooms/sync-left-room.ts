@@ -7,7 +7,7 @@ import { syncToken } from "./sync-token.ts";
 import { roomUpTo, stateGroup } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
-export interface LeftRoom {
+interface LeftRoom {
   readonly left: LocalMembershipChange;
   /** The user's standing when they asked last. */
   readonly before: LocalMembershipChange | undefined;

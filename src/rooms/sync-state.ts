@@ -12,7 +12,7 @@ import { loadManyEvents } from "./load-many-events.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
-export interface RoomTimeline extends RoomRange {
+interface RoomTimeline extends RoomRange {
   readonly timeline: readonly StoredEvent[];
   /** Older events of the range are left out. */
   readonly limited: boolean;

@@ -8,7 +8,7 @@ import type { RoomsContext } from "./context.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
-export interface RoomSummary extends JsonObject {
+interface RoomSummary extends JsonObject {
   readonly "m.heroes"?: readonly UserId[];
   readonly "m.joined_member_count"?: number;
   readonly "m.invited_member_count"?: number;

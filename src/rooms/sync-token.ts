@@ -4,7 +4,7 @@ import { MatrixError } from "../federation-api/matrix-error.ts";
  * A client's place in the one stream, `s` and a position: behind the event of that position. History that was fetched
  * backwards has negative positions.
  */
-export type SyncToken = `s${bigint}`;
+type SyncToken = `s${bigint}`;
 
 export function syncToken(position: bigint): SyncToken {
   return `s${position}`;

@@ -20,7 +20,7 @@ export interface DroppedPdu {
   readonly reason: string;
 }
 
-export interface VerifiedPdus {
+interface VerifiedPdus {
   readonly events: readonly Event[];
   readonly dropped: readonly DroppedPdu[];
 }

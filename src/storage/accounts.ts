@@ -3,7 +3,7 @@ import type { UserId } from "../matrix/identifiers.ts";
 import type { Database } from "./database.ts";
 import { hashPassword, passwordMatches } from "./password-hash.ts";
 
-export interface Profile {
+interface Profile {
   readonly displayname: string | null;
   readonly avatarUrl: string | null;
 }
@@ -14,7 +14,7 @@ export interface Session {
   readonly deviceId: string;
 }
 
-export interface DeviceRow {
+interface DeviceRow {
   readonly deviceId: string;
   readonly displayName: string | null;
 }
@@ -33,16 +33,6 @@ export async function createUser(database: Database, userId: UserId, password?: 
 
 export async function userExists(database: Database, userId: UserId): Promise<boolean> {
   return (await database.prisma.user.count({ where: { userId } })) === 1;
-}
-
-/** In the order of their ids. */
-export async function listUsers(database: Database): Promise<readonly UserId[]> {
-  const users = await database.prisma.user.findMany({ select: { userId: true }, orderBy: { userId: "asc" } });
-  return users.map((user) => user.userId as UserId);
-}
-
-export async function setPassword(database: Database, userId: UserId, password: string): Promise<void> {
-  await database.prisma.user.update({ where: { userId }, data: { passwordHash: await hashPassword(password) } });
 }
 
 /** False for a wrong password, an unknown user, and a user without a password. */

@@ -1,27 +1,9 @@
 import type { EventId } from "../matrix/identifiers.ts";
 import { queryRows, type Connection } from "./query.ts";
 
-// UNION (not UNION ALL) visits each event once, however many paths lead to it.
-const CHAIN = `WITH RECURSIVE chain (event_id) AS (
-    SELECT unnest($1::text[])
-  UNION
-    SELECT edge.event_id FROM chain
-    JOIN events ON events.event_id = chain.event_id
-    CROSS JOIN LATERAL unnest(events.auth_event_ids) AS edge (event_id)
-  )`;
-
-/** The auth edges of the events and of their whole auth chains, as far as we have them. */
-export async function loadAuthEdges(c: Connection, ids: readonly EventId[]): Promise<Map<EventId, readonly EventId[]>> {
-  const rows = await queryRows<{ id: EventId; edges: readonly EventId[] }>(
-    c,
-    `${CHAIN} SELECT events.event_id AS id, auth_event_ids AS edges FROM chain JOIN events USING (event_id)`,
-    [ids],
-  );
-  return new Map(rows.map((row) => [row.id, row.edges]));
-}
-
 /** The auth chain of the events, without those of them that are in no other's chain; only events that we have. */
 export async function authChainIds(c: Connection, ids: readonly EventId[]): Promise<EventId[]> {
+  // UNION (not UNION ALL) visits each event once, however many paths lead to it.
   const rows = await queryRows<{ id: EventId }>(
     c,
     `WITH RECURSIVE chain (event_id) AS (

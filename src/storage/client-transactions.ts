@@ -1,7 +1,7 @@
 import type { EventId, UserId } from "../matrix/identifiers.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
-export interface ClientTransactionKey {
+interface ClientTransactionKey {
   readonly userId: UserId;
   readonly deviceId: string;
   readonly txnId: string;

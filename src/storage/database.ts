@@ -13,7 +13,7 @@ export interface Database {
   close(): Promise<void>;
 }
 
-export interface DatabaseOptions {
+interface DatabaseOptions {
   /** Connections of the pool (default 10); Prisma has a pool of its own, a third of its size. */
   readonly connections?: number;
   /** Told of connections that break while idle; the pool replaces them by itself. */

@@ -1,6 +1,6 @@
 import pg from "pg";
 
-export type ConflictCode = "serialization" | "deadlock" | "unique" | "foreign-key" | "check";
+type ConflictCode = "serialization" | "deadlock" | "unique" | "foreign-key" | "check";
 
 /** Two writers met: the transaction is rolled back, and the caller may run it again or settle for the other's result. */
 export class StorageConflict extends Error {

@@ -38,14 +38,14 @@ export function hasState(
   return event !== undefined && event.roomId === roomId && !event.outlier && event.stateAfter !== null;
 }
 
-export interface OutlierToStore {
+interface OutlierToStore {
   readonly event: Event;
   readonly rejection: string | null;
   /** The JSON as it came, to save writing it again. */
   readonly pduText?: string;
 }
 
-export interface TimelineEventToStore {
+interface TimelineEventToStore {
   readonly event: Event;
   readonly rejection: string | null;
   readonly softFailed: boolean;
@@ -54,7 +54,7 @@ export interface TimelineEventToStore {
   readonly streamId: bigint;
 }
 
-export interface EventState {
+interface EventState {
   readonly stateBefore: bigint | null;
   readonly stateAfter: bigint | null;
   readonly rejection: string | null;

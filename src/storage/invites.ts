@@ -27,7 +27,3 @@ export async function loadInviteRoomStates(
   );
   return new Map(rows.map((row) => [row.id, parseJson(row.state) as readonly JsonValue[]]));
 }
-
-export async function deleteInviteRoomState(tx: Connection, eventId: EventId): Promise<void> {
-  await execute(tx, `DELETE FROM invite_room_states WHERE event_id = $1`, [eventId]);
-}

@@ -48,11 +48,6 @@ export async function applyMembershipChanges(
   );
 }
 
-/** Forgets all memberships of the room, before they are written anew. */
-export async function clearMemberships(tx: Connection, roomId: RoomId): Promise<void> {
-  await execute(tx, `DELETE FROM current_memberships WHERE room_id = $1`, [roomId]);
-}
-
 /** Servers with a joined member in the current state, in the order of their names. */
 export async function joinedServers(c: Connection, roomId: RoomId): Promise<ServerName[]> {
   const rows = await queryRows<{ name: ServerName }>(

@@ -4,10 +4,10 @@ import { readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import pg from "pg";
 
-export type MigrationFault = "changed" | "unknown" | "unfinished" | "failed";
+type MigrationFault = "changed" | "unknown" | "unfinished" | "failed";
 
 /** The database does not fit the migrations of this version; nothing of it was changed. */
-export class MigrationError extends Error {
+class MigrationError extends Error {
   override readonly name = "MigrationError";
   readonly code: MigrationFault;
   /** The migration's name. */

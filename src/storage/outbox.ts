@@ -29,7 +29,7 @@ export async function outboxDestinations(c: Connection): Promise<readonly Server
   return rows.map((row) => row.name).toSorted();
 }
 
-export interface OutboxBatch {
+interface OutboxBatch {
   readonly txnId: string;
   /** Oldest first. */
   readonly events: readonly StoredEvent[];
@@ -88,13 +88,4 @@ export async function keepNewestInOutbox(c: Connection, destination: ServerName)
        WHERE outbox.destination = $1 GROUP BY events.room_id)`,
     [destination],
   );
-}
-
-export async function countOutbox(c: Connection, destination: ServerName): Promise<number> {
-  const rows = await queryRows<{ count: number }>(
-    c,
-    `SELECT count(*)::integer AS count FROM outbox WHERE destination = $1`,
-    [destination],
-  );
-  return rows[0]?.count ?? 0;
 }

@@ -46,16 +46,6 @@ export async function insertPartialRoom(tx: Connection, room: PartialRoom): Prom
   );
 }
 
-/** Hands a room that is still partial to another join: after a leave and a re-join. */
-export async function replacePartialRoomJoin(tx: Connection, room: PartialRoom): Promise<void> {
-  await execute(
-    tx,
-    `UPDATE partial_state_rooms SET join_event_id = $2, joined_via = $3, device_lists_stream_id = $4
-     WHERE room_id = $1`,
-    [room.roomId, room.joinEventId, room.joinedVia, room.deviceListsStreamId],
-  );
-}
-
 /** Servers believed to be in the room. @throws PartialRoomGone */
 export async function addPartialRoomServers(
   tx: Connection,

@@ -3,9 +3,7 @@ import type { Database } from "./database.ts";
 import { execute, type Connection } from "./query.ts";
 
 /** An operator's wish for a room's resync; it is stored before the workflow is told. */
-export type ResyncWish =
-  | { readonly wish: "cancelled" }
-  | { readonly wish: "prefer-server"; readonly serverName: ServerName };
+type ResyncWish = { readonly wish: "cancelled" } | { readonly wish: "prefer-server"; readonly serverName: ServerName };
 
 export type ResyncControl = ResyncWish & {
   readonly roomId: RoomId;

@@ -1,5 +1,5 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
-import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { execute, queryRow, type Connection } from "./query.ts";
 
 /** An answer to /state_ids that is being completed, kept so that a crash in the middle of it resumes there. */
 export interface ResyncStateIds {
@@ -36,19 +36,6 @@ export async function loadResyncStateIds(
     roomId,
     eventId,
   ]);
-}
-
-/** Ids of the room's unfinished answers that we don't have as events. */
-export async function missingResyncEventIds(c: Connection, roomId: RoomId): Promise<readonly EventId[]> {
-  const rows = await queryRows<{ id: EventId }>(
-    c,
-    `SELECT DISTINCT wanted.id FROM resync_state_ids
-     CROSS JOIN LATERAL unnest(state_event_ids || auth_event_ids) AS wanted (id)
-     WHERE resync_state_ids.room_id = $1
-       AND NOT EXISTS (SELECT 1 FROM events WHERE events.event_id = wanted.id)`,
-    [roomId],
-  );
-  return rows.map((row) => row.id);
 }
 
 export async function deleteResyncStateIds(c: Connection, roomId: RoomId, eventId: EventId): Promise<void> {

@@ -2,7 +2,7 @@ import type { RoomAlias, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { Database } from "./database.ts";
 import { execute, type Connection } from "./query.ts";
 
-export interface RoomAliasRow {
+interface RoomAliasRow {
   readonly roomAlias: RoomAlias;
   readonly roomId: RoomId;
   readonly creator: UserId;
@@ -24,12 +24,6 @@ export async function insertAlias(
 export async function resolveRoomAlias(database: Database, roomAlias: RoomAlias): Promise<RoomAliasRow | undefined> {
   const row = await database.prisma.roomAlias.findUnique({ where: { roomAlias } });
   return (row as RoomAliasRow | null) ?? undefined;
-}
-
-/** In the order of the aliases. */
-export async function aliasesOf(database: Database, roomId: RoomId): Promise<readonly RoomAlias[]> {
-  const rows = await database.prisma.roomAlias.findMany({ where: { roomId }, orderBy: { roomAlias: "asc" } });
-  return rows.map((row) => row.roomAlias as RoomAlias);
 }
 
 /** True if there was one. */

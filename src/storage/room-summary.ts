@@ -2,7 +2,7 @@ import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import { queryRow, queryRows } from "./query.ts";
 import type { Connection } from "./query.ts";
 
-export interface MemberCounts {
+interface MemberCounts {
   readonly joined: number;
   readonly invited: number;
 }

@@ -23,11 +23,6 @@ export async function loadRoom(c: Connection, roomId: RoomId): Promise<RoomRow |
   return queryRow<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1`, [roomId]);
 }
 
-/** Every room we hold anything of, ours or left. */
-export async function listRooms(c: Connection): Promise<readonly RoomRow[]> {
-  return queryRows<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms ORDER BY room_id COLLATE "C"`);
-}
-
 /** Notes the room, without any state; leaves a room alone that is already known. True if it is new. */
 export async function insertRoom(
   tx: Connection,

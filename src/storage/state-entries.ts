@@ -1,7 +1,7 @@
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { queryRow, queryRows, type Connection } from "./query.ts";
 
-export interface StateEntry {
+interface StateEntry {
   readonly eventId: EventId;
   readonly type: string;
   readonly stateKey: string;

@@ -165,7 +165,7 @@ export async function snapshotMembers(c: Connection, snapshotId: bigint): Promis
 
 // ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export interface SnapshotToStore {
+interface SnapshotToStore {
   readonly parentId: bigint | null;
   /** null: the parent's entry is taken away. */
   readonly changes: ReadonlyMap<StateKey, EventId | null>;

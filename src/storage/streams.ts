@@ -8,7 +8,7 @@ import type { Membership } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** The channel on which a commit tells its last position. */
-export const STREAM_CHANNEL = "fastjoin_stream";
+const STREAM_CHANNEL = "fastjoin_stream";
 
 /**
  * Takes `count` positions, one behind the other, and gives the first. Take them as the last step of a transaction,
@@ -33,7 +33,7 @@ export async function currentStreamPosition(c: Connection): Promise<bigint> {
   return row?.position ?? 0n;
 }
 
-export interface ListenOptions {
+interface ListenOptions {
   /** Told of each lost or refused connection; listening goes on by itself. */
   readonly onError?: (error: unknown) => void;
   readonly reconnectDelayMs?: number;
@@ -141,7 +141,7 @@ export async function unPartialStatedRooms(
   );
 }
 
-export interface UnPartialStatedEvent {
+interface UnPartialStatedEvent {
   readonly streamId: bigint;
   readonly eventId: EventId;
   /** It was accepted and is rejected now, or the other way round. */

@@ -6,7 +6,7 @@ import { queryRows, type Connection } from "./query.ts";
  * Positions stand between events: position n is behind the event with stream id n. Forward from n gives the events
  * with larger ids, backward from n those with n and smaller.
  */
-export interface TimelineRange {
+interface TimelineRange {
   readonly from?: bigint | undefined;
   /** Where to stop; forward it is included, backward it isn't. */
   readonly to?: bigint | undefined;

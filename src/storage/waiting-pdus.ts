@@ -2,7 +2,7 @@ import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
 import { execute, queryRows, type Connection } from "./query.ts";
 
-export type WaitingReason = "join-under-way" | "missing-prev-events";
+type WaitingReason = "join-under-way" | "missing-prev-events";
 
 /** A PDU that can't be handled yet. Times are milliseconds since the epoch. */
 export interface WaitingPdu {
@@ -103,10 +103,6 @@ export async function postponeWaitingPdu(c: Connection, eventId: EventId, retryA
 
 export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise<void> {
   await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1`, [eventId]);
-}
-
-export async function deleteWaitingPdusOf(c: Connection, roomId: RoomId): Promise<number> {
-  return execute(c, `DELETE FROM waiting_pdus WHERE room_id = $1`, [roomId]);
 }
 
 export async function countWaitingPdus(c: Connection, roomId: RoomId): Promise<number> {

@@ -3,7 +3,7 @@ import { authTypesFor } from "../../src/matrix/authorization/auth-types.ts";
 import { authorize } from "../../src/matrix/authorization/authorize.ts";
 import type { AuthVerdict } from "../../src/matrix/authorization/verdict.ts";
 import type { Event, EventEdge, Pdu } from "../../src/matrix/event.ts";
-import { eventIdOf, referenceHash, roomIdOfCreateEvent } from "../../src/matrix/hashes.ts";
+import { eventIdOf, referenceHash } from "../../src/matrix/hashes.ts";
 import { serverNameOf } from "../../src/matrix/identifiers.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../src/matrix/identifiers.ts";
 import { stringifyJson } from "../../src/matrix/json.ts";
@@ -119,7 +119,8 @@ function chosenEventId(pdu: Pdu, server: ServerName): EventId {
 /** A finished PDU with its id and text. For a create event of room version 12 the room id is computed. */
 export function hostedEvent(rules: RoomVersionRules, pdu: Pdu, roomId?: RoomId): HostedEvent {
   const ofCreate = rules.roomIdIsCreateEventHash && pdu.type === "m.room.create";
-  const room = ofCreate ? roomIdOfCreateEvent(pdu, rules) : (roomId ?? pdu.room_id);
+  const eventId = eventIdOf(pdu, rules);
+  const room: RoomId | undefined = ofCreate ? `!${eventId.slice(1)}` : (roomId ?? pdu.room_id);
   if (room === undefined) throw new Error("an event without a room");
-  return { event: { eventId: eventIdOf(pdu, rules), roomId: room, pdu, rejected: false }, text: stringifyJson(pdu) };
+  return { event: { eventId, roomId: room, pdu, rejected: false }, text: stringifyJson(pdu) };
 }

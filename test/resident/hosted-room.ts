@@ -12,7 +12,7 @@ import {
   stateEntries,
   stateGet,
   stateKeyOf,
-  statesEqual,
+  stateDiff,
 } from "../../src/matrix/state.ts";
 import type { StateKey, StateMap } from "../../src/matrix/state.ts";
 
@@ -72,7 +72,7 @@ export function addEvent(room: HostedRoom, hosted: HostedEvent, softFailed = fal
 function resolveStates(room: HostedRoom, states: readonly StateMap[]): StateMap {
   const [first, ...others] = states;
   if (first === undefined) return emptyState;
-  if (others.every((other) => statesEqual(first, other))) return first;
+  if (others.every((other) => stateDiff(first, other).size === 0)) return first;
   return resolveState({ rules: room.rules, stateSets: states, event: (id) => eventOf(room, id) });
 }
 

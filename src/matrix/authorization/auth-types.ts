@@ -3,7 +3,7 @@ import type { JsonObject } from "../json.ts";
 import type { RoomVersionRules } from "../room-versions.ts";
 import { objectProperty, stringProperty } from "./content.ts";
 
-export type AuthType = readonly [type: string, stateKey: string];
+type AuthType = readonly [type: string, stateKey: string];
 
 /**
  * The auth events selection: which entries of the room state an event of this form is authorised by. None appears

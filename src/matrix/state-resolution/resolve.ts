@@ -7,7 +7,7 @@ import { resolveStateV1 } from "./resolve-v1.ts";
 import { resolveStateV2 } from "./resolve-v2.ts";
 import { roomEvents } from "./room-events.ts";
 
-export interface StateToResolve {
+interface StateToResolve {
   readonly rules: RoomVersionRules;
   /** The states after each of the previous events, in any order. */
   readonly stateSets: readonly StateMap[];

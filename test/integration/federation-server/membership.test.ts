@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Event, Pdu } from "../../../src/matrix/event.ts";
-import { eventIdOf, roomIdOfCreateEvent } from "../../../src/matrix/hashes.ts";
+import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import type { RoomId, UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
 import { redact } from "../../../src/matrix/redaction.ts";
@@ -197,8 +197,8 @@ describe("invite", () => {
     const rules = rulesFor("12");
     const created = { type: "m.room.create", state_key: "", sender: BOB, content: { room_version: "12" } };
     const place = { prev_events: [], auth_events: [], depth: 1 };
-    const create = them.complete({ ...created, ...place }, rules).pdu;
-    const room_id = roomIdOfCreateEvent(create, rules);
+    const { eventId, pdu: create } = them.complete({ ...created, ...place }, rules);
+    const room_id: RoomId = `!${eventId.slice(1)}`;
     const name = them.complete({ ...NAME, ...place, room_id }, rules).pdu;
     const event = anInvite("12", { room_id });
     const invalid = { status: 400, body: { errcode: "M_INVALID_PARAM" } };

@@ -7,7 +7,7 @@ import type { RoomsContext } from "../../../src/rooms/context.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import { listBackOffs, storeBackOff } from "../../../src/storage/destinations.ts";
 import { insertTimelineEvent } from "../../../src/storage/events.ts";
-import { addToOutbox, countOutbox } from "../../../src/storage/outbox.ts";
+import { addToOutbox } from "../../../src/storage/outbox.ts";
 import { takeStreamPositions } from "../../../src/storage/streams.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { aRoomsContext } from "../../support/loopback-federation.ts";
@@ -59,8 +59,12 @@ function deliver(ctx: RoomsContext, options?: OutboxDeliveryOptions): OutboxDeli
   return delivery;
 }
 
+async function lengthOfList(server: ServerName): Promise<number | null> {
+  return (await database.pool.query("SELECT FROM outbox WHERE destination = $1", [server])).rowCount;
+}
+
 async function expectEmptyList(server: ServerName): Promise<void> {
-  await expect.poll(() => countOutbox(database.pool, server), { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => lengthOfList(server), { timeout: 10_000 }).toBe(0);
 }
 
 async function failingServers(): Promise<readonly string[]> {
@@ -138,7 +142,7 @@ describe("startOutboxDelivery", () => {
     deliver(aContext());
     await expectEmptyList(server.name);
     await expect.poll(failingServers).toEqual(["dead.example:1"]);
-    expect(await countOutbox(database.pool, "dead.example:1")).toBe(1);
+    expect(await lengthOfList("dead.example:1")).toBe(1);
   });
 
   it("keeps a refused transaction, and does not ask the server over and over", async () => {
@@ -149,7 +153,7 @@ describe("startOutboxDelivery", () => {
     await expect.poll(() => server.seen.length).toBe(1);
     await sleep(400);
     expect(server.seen.length).toBe(1);
-    expect(await countOutbox(database.pool, server.name)).toBe(1);
+    expect(await lengthOfList(server.name)).toBe(1);
   });
 
   it("sends to a server from one process at a time, and nothing twice", async () => {
@@ -202,8 +206,8 @@ describe("startOutboxDelivery", () => {
     const before = Date.now();
     await delivery.stop();
     expect(Date.now() - before).toBeLessThan(2000);
-    expect(await countOutbox(database.pool, slow.name)).toBe(10);
-    expect(await countOutbox(database.pool, silent.name)).toBe(60);
+    expect(await lengthOfList(slow.name)).toBe(10);
+    expect(await lengthOfList(silent.name)).toBe(60);
     expect(await failingServers()).toEqual([]);
   });
 

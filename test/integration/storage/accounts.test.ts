@@ -4,10 +4,8 @@ import {
   createUser,
   deleteDevice,
   devicesOf,
-  listUsers,
   loadProfile,
   sessionOf,
-  setPassword,
   setProfile,
   userExists,
   verifyPassword,
@@ -18,7 +16,7 @@ import {
   loadResyncControl,
   storeResyncControl,
 } from "../../../src/storage/resync-control.ts";
-import { aliasesOf, deleteRoomAlias, insertAlias, resolveRoomAlias } from "../../../src/storage/room-aliases.ts";
+import { deleteRoomAlias, insertAlias, resolveRoomAlias } from "../../../src/storage/room-aliases.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { aStoredRoom } from "../../support/stored-room.ts";
 
@@ -30,7 +28,6 @@ describe("createUser", () => {
     expect(await createUser(database, "@alice:example.org", "other")).toBe(false);
     expect(await userExists(database, "@alice:example.org")).toBe(true);
     expect(await userExists(database, "@nobody:example.org")).toBe(false);
-    expect(await listUsers(database)).toContain("@alice:example.org");
     expect(await verifyPassword(database, "@alice:example.org", "correct horse")).toBe(true);
     expect(await verifyPassword(database, "@alice:example.org", "correct horsf")).toBe(false);
     expect(await verifyPassword(database, "@nobody:example.org", "correct horse")).toBe(false);
@@ -38,11 +35,9 @@ describe("createUser", () => {
     expect(stored.rows).toEqual([{ password_hash: expect.stringMatching(/^\$scrypt\$N=\d+,r=8,p=1\$/) }]);
   });
 
-  it("takes a password later", async () => {
+  it("makes a user whom no password lets in", async () => {
     await createUser(database, "@bot:example.org");
     expect(await verifyPassword(database, "@bot:example.org", "")).toBe(false);
-    await setPassword(database, "@bot:example.org", "now");
-    expect(await verifyPassword(database, "@bot:example.org", "now")).toBe(true);
   });
 });
 
@@ -118,7 +113,6 @@ describe("insertAlias", () => {
       roomId: one,
       creator: "@c:example.org",
     });
-    expect(await aliasesOf(database, one)).toEqual(["#a:example.org"]);
     expect(await deleteRoomAlias(database, "#a:example.org")).toBe(true);
     expect(await resolveRoomAlias(database, "#a:example.org")).toBeUndefined();
   });

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { EventId } from "../../../src/matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../../../src/matrix/json.ts";
 import type { Pdu } from "../../../src/matrix/event.ts";
-import { authChainIds, loadAuthEdges } from "../../../src/storage/auth-chains.ts";
+import { authChainIds } from "../../../src/storage/auth-chains.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import {
   insertOutliers,
@@ -167,8 +167,8 @@ describe("updateEventState", () => {
   });
 });
 
-describe("loadAuthEdges and authChainIds", () => {
-  it("walk a chain once, however many paths lead through it, over what is missing too", async () => {
+describe("authChainIds", () => {
+  it("walks a chain once, however many paths lead through it, over what is missing too", async () => {
     const roomId = await aStoredRoom(database);
     // A ladder of diamonds: 2^40 paths.
     const events = Array.from({ length: 40 }, (_, rung) => {
@@ -179,10 +179,6 @@ describe("loadAuthEdges and authChainIds", () => {
       database.pool,
       events.map((event) => ({ event, rejection: null })),
     );
-    const edges = await loadAuthEdges(database.pool, ["$l39"]);
-    expect(edges.size).toBe(79);
-    expect(edges.get("$l39")).toEqual(["$l38", "$r38"]);
-    expect(edges.get("$l0")).toEqual(["$missing"]);
     const chain = await authChainIds(database.pool, ["$l39", "$l38"]);
     expect(chain).toHaveLength(78);
     expect(chain).toContain("$l38");

@@ -8,11 +8,10 @@ import {
   storeClientTransaction,
 } from "../../../src/storage/client-transactions.ts";
 import { clearBackOff, listBackOffs, loadBackOff, storeBackOff } from "../../../src/storage/destinations.ts";
-import { deleteInviteRoomState, loadInviteRoomStates, storeInviteRoomState } from "../../../src/storage/invites.ts";
+import { loadInviteRoomStates, storeInviteRoomState } from "../../../src/storage/invites.ts";
 import { beginJoin, endJoin, forgetStaleJoins, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
 import {
   addToOutbox,
-  countOutbox,
   deleteOutboxBatch,
   keepNewestInOutbox,
   nextOutboxBatch,
@@ -28,7 +27,6 @@ import {
   addWaitingPdu,
   countWaitingPdus,
   deleteWaitingPdu,
-  deleteWaitingPdusOf,
   dueWaitingPdus,
   postponeWaitingPdu,
   waitingPdusOf,
@@ -61,7 +59,8 @@ describe("nextOutboxBatch", () => {
     await deleteOutboxBatch(pool, "a.org", "t3");
     expect(await next("t4")).toBeUndefined();
     expect(await outboxDestinations(pool)).toEqual(["b.org"]);
-    expect(await countOutbox(pool, "b.org")).toBe(3);
+    const theirs = await nextOutboxBatch(pool, "b.org", { newTxnId: "t5", limit: 50 });
+    expect(theirs?.events).toHaveLength(3);
   });
 
   it("leaves a server that has fallen behind the newest event of each room", async () => {
@@ -127,7 +126,6 @@ describe("addWaitingPdu", () => {
     ]);
     await deleteWaitingPdu(pool, "$w2");
     expect(await countWaitingPdus(pool, roomId)).toBe(1);
-    expect(await deleteWaitingPdusOf(pool, roomId)).toBe(1);
   });
 });
 
@@ -204,7 +202,5 @@ describe("storeInviteRoomState", () => {
     await storeInviteRoomState(pool, "$invite", [{ type: "m.room.name", content: { name: "A" } }]);
     const states = await loadInviteRoomStates(pool, ["$invite", "$other"]);
     expect(states).toEqual(new Map([["$invite", [{ type: "m.room.name", content: { name: "A" } }]]]));
-    await deleteInviteRoomState(pool, "$invite");
-    expect((await loadInviteRoomStates(pool, ["$invite"])).size).toBe(0);
   });
 });

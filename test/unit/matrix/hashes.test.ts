@@ -1,14 +1,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Pdu } from "../../../src/matrix/event.ts";
-import {
-  contentHash,
-  contentHashMatches,
-  eventIdOf,
-  referenceHash,
-  roomIdOfCreateEvent,
-  sha256Base64,
-} from "../../../src/matrix/hashes.ts";
+import { contentHash, contentHashMatches, eventIdOf, referenceHash, sha256Base64 } from "../../../src/matrix/hashes.ts";
 import { parseJson, stringifyJson } from "../../../src/matrix/json.ts";
 import { redact } from "../../../src/matrix/redaction.ts";
 import { ALL_RULES, aPdu, aSignedPdu, rulesFor } from "../../support/a-pdu.ts";
@@ -64,14 +57,6 @@ describe("eventIdOf", () => {
     expect(eventIdOf(redact(pdu, rules), rules)).toBe(id);
     expect(eventIdOf({ ...pdu, signatures: {}, unsigned: { age: 1 }, age_ts: 1 }, rules)).toBe(id);
     expect(referenceHash({ ...pdu, depth: 13 }, rules)).not.toEqual(referenceHash(pdu, rules));
-  });
-});
-
-describe("roomIdOfCreateEvent", () => {
-  it("is the event id with another sigil", () => {
-    const rules = rulesFor("12");
-    const pdu = aSignedPdu(rules, { type: "m.room.create", state_key: "", room_id: undefined });
-    expect(roomIdOfCreateEvent(pdu, rules)).toBe(`!${eventIdOf(pdu, rules).slice(1)}`);
   });
 });
 
