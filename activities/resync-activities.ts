@@ -1,12 +1,12 @@
 import { FederationFailure } from "../src/federation-client/failures.ts";
 import type { EventId, RoomId } from "../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../src/rooms/context.ts";
-import { recordCancelled } from "../src/rooms/resync-cancelled.ts";
-import { fetchMissingState } from "../src/rooms/resync-fetch-state.ts";
-import { finishResync, type ResyncFinished } from "../src/rooms/resync-finish.ts";
-import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../src/rooms/resync-next-step.ts";
-import { repairEvents, type EventsRepaired } from "../src/rooms/resync-repair-events.ts";
-import { serversForResync } from "../src/rooms/resync-servers.ts";
+import { recordCancelled } from "../src/rooms/resync/resync-cancelled.ts";
+import { fetchMissingState } from "../src/rooms/resync/resync-fetch-state.ts";
+import { finishResync, type ResyncFinished } from "../src/rooms/resync/resync-finish.ts";
+import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../src/rooms/resync/resync-next-step.ts";
+import { repairEvents, type EventsRepaired } from "../src/rooms/resync/resync-repair-events.ts";
+import { serversForResync } from "../src/rooms/resync/resync-servers.ts";
 import type { ServerFault } from "../workflows/contract.ts";
 import { faultOf } from "./failures.ts";
 import { withHeartbeat } from "./heartbeat.ts";

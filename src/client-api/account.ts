@@ -1,4 +1,4 @@
-import { closeAllSessions, closeSession } from "../rooms/accounts.ts";
+import { closeAllSessions, closeSession } from "../rooms/accounts/accounts.ts";
 import { userRoute } from "./route.ts";
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#current-account-information */

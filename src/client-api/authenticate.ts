@@ -1,5 +1,5 @@
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import { requesterOfToken } from "../rooms/accounts.ts";
+import { requesterOfToken } from "../rooms/accounts/accounts.ts";
 import type { ClientApiContext } from "./context.ts";
 import type { AuthenticatedRequest, ClientRequest } from "./route.ts";
 

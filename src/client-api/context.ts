@@ -1,7 +1,7 @@
 import type { Router } from "express";
 import type { JsonObject } from "../matrix/json.ts";
 import type { RoomId } from "../matrix/identifiers.ts";
-import type { ReadContext } from "../rooms/full-state-wait.ts";
+import type { ReadContext } from "../rooms/read/full-state-wait.ts";
 
 /** Who may make an account: anyone, those who know the secret, or only the operator. */
 export type Registration =

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ROOM_VERSIONS } from "../matrix/room-versions.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import { createRoom } from "../rooms/create-room.ts";
+import { createRoom } from "../rooms/send/create-room.ts";
 import { jsonObject, parseBody, userId } from "./request-body.ts";
 import { userRoute } from "./route.ts";
 

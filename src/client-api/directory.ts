@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { createAlias, deleteAlias, resolveAlias } from "../rooms/room-directory.ts";
+import { createAlias, deleteAlias, resolveAlias } from "../rooms/accounts/room-directory.ts";
 import { parseBody, parseParam, roomAlias, roomId } from "./request-body.ts";
 import { openRoute, userRoute } from "./route.ts";
 import type { ClientRequest } from "./route.ts";

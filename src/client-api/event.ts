@@ -1,5 +1,5 @@
-import { readContext } from "../rooms/read-context.ts";
-import { readEvent } from "../rooms/read-event.ts";
+import { readContext } from "../rooms/read/read-context.ts";
+import { readEvent } from "../rooms/read/read-event.ts";
 import { parseInlineFilter } from "./filter.ts";
 import { eventIdParam, integerQuery, roomIdParam } from "./request-body.ts";
 import { userRoute } from "./route.ts";

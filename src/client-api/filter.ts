@@ -3,7 +3,7 @@ import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import { JsonSyntaxError, parseJson, stringifyJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import type { EventFilter, Filter } from "../rooms/event-filter.ts";
+import type { EventFilter, Filter } from "../rooms/read/event-filter.ts";
 import { jsonObject, parseBody, parseParam, userIdParam } from "./request-body.ts";
 import { param, userRoute } from "./route.ts";
 import type { AuthenticatedRequest } from "./route.ts";

@@ -3,7 +3,7 @@ import { MatrixError } from "../federation-api/matrix-error.ts";
 import { isUserId } from "../matrix/identifiers.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { checkPassword, openSession } from "../rooms/accounts.ts";
+import { checkPassword, openSession } from "../rooms/accounts/accounts.ts";
 import type { ClientApiContext } from "./context.ts";
 import { parseBody } from "./request-body.ts";
 import { openRoute } from "./route.ts";

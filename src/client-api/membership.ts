@@ -1,10 +1,10 @@
 import { z } from "zod";
 import type { JsonObject } from "../matrix/json.ts";
-import { changeMembership } from "../rooms/change-membership.ts";
-import type { MembershipChange } from "../rooms/change-membership.ts";
-import { inviteUser } from "../rooms/invite-user.ts";
-import { leaveRoom } from "../rooms/leave-room.ts";
-import { joinedRoomsOf } from "../rooms/read-members.ts";
+import { changeMembership } from "../rooms/send/change-membership.ts";
+import type { MembershipChange } from "../rooms/send/change-membership.ts";
+import { inviteUser } from "../rooms/send/invite-user.ts";
+import { leaveRoom } from "../rooms/join/leave-room.ts";
+import { joinedRoomsOf } from "../rooms/read/read-members.ts";
 import type { ClientApiContext } from "./context.ts";
 import { parseBody, roomIdParam, userId } from "./request-body.ts";
 import { userRoute } from "./route.ts";

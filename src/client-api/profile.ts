@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { profileOf, setProfileField } from "../rooms/profiles.ts";
+import { profileOf, setProfileField } from "../rooms/accounts/profiles.ts";
 import type { ClientApiContext } from "./context.ts";
 import { parseBody, parseParam, userIdParam } from "./request-body.ts";
 import { openRoute, param, userRoute } from "./route.ts";

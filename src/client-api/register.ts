@@ -3,7 +3,7 @@ import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject } from "../matrix/json.ts";
-import { checkNameIsFree, createAccount, openSession } from "../rooms/accounts.ts";
+import { checkNameIsFree, createAccount, openSession } from "../rooms/accounts/accounts.ts";
 import type { ClientApiContext, Registration } from "./context.ts";
 import { parseBody, parseParam } from "./request-body.ts";
 import { openRoute } from "./route.ts";

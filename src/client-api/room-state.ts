@@ -1,5 +1,5 @@
-import { createEvent } from "../rooms/create-event.ts";
-import { readState, readStateEvent } from "../rooms/read-state.ts";
+import { createEvent } from "../rooms/events/create-event.ts";
+import { readState, readStateEvent } from "../rooms/read/read-state.ts";
 import { enumQuery, jsonObject, parseBody, roomIdParam } from "./request-body.ts";
 import { param, userRoute } from "./route.ts";
 import type { ClientRequest } from "./route.ts";

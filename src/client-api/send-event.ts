@@ -1,8 +1,8 @@
 import { z } from "zod";
 import { isEventId } from "../matrix/identifiers.ts";
 import type { EventId } from "../matrix/identifiers.ts";
-import { redactEvent } from "../rooms/redact-event.ts";
-import { sendOnce } from "../rooms/send-once.ts";
+import { redactEvent } from "../rooms/send/redact-event.ts";
+import { sendOnce } from "../rooms/send/send-once.ts";
 import type { ClientApiContext } from "./context.ts";
 import { eventIdParam, jsonObject, parseBody, roomIdParam } from "./request-body.ts";
 import { param, userRoute } from "./route.ts";

@@ -1,6 +1,6 @@
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { RoomId } from "../matrix/identifiers.ts";
-import { FullStateMissing } from "../rooms/full-state-wait.ts";
+import { FullStateMissing } from "../rooms/read/full-state-wait.ts";
 import type { ClientApiContext } from "./context.ts";
 
 /** When a client whose look-up has waited in vain may ask again. It waits again then, so this may be short. */

@@ -1,4 +1,4 @@
-import { serveBackfill } from "../rooms/serve-events.ts";
+import { serveBackfill } from "../rooms/serve/serve-events.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { countOfQuery, eventIdsOfQuery, roomIdOf } from "./request-parameters.ts";

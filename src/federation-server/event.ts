@@ -1,4 +1,4 @@
-import { serveEvent } from "../rooms/serve-events.ts";
+import { serveEvent } from "../rooms/serve/serve-events.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { eventIdOfPath } from "./request-parameters.ts";

@@ -1,4 +1,4 @@
-import { serveMissingEvents } from "../rooms/serve-events.ts";
+import { serveMissingEvents } from "../rooms/serve/serve-events.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { countIn, eventIdsIn, objectBody, roomIdOf } from "./request-parameters.ts";

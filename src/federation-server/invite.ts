@@ -1,7 +1,7 @@
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import { isJsonArray, isJsonObject } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import { serveInvite } from "../rooms/serve-invite.ts";
+import { serveInvite } from "../rooms/serve/serve-invite.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { arrayIn, eventIdOfPath, objectBody, roomIdOf } from "./request-parameters.ts";

@@ -1,4 +1,4 @@
-import { serveMakeJoin, serveSendJoin } from "../rooms/serve-join.ts";
+import { serveMakeJoin, serveSendJoin } from "../rooms/serve/serve-join.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { behindStatus, longObject } from "./long-json.ts";

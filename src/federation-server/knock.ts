@@ -1,4 +1,4 @@
-import { serveMakeKnock, serveSendKnock } from "../rooms/serve-knock.ts";
+import { serveMakeKnock, serveSendKnock } from "../rooms/serve/serve-knock.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { eventIdOfPath, objectBody, roomIdOf, userIdOf } from "./request-parameters.ts";

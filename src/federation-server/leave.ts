@@ -1,4 +1,4 @@
-import { serveMakeLeave, serveSendLeave } from "../rooms/serve-leave.ts";
+import { serveMakeLeave, serveSendLeave } from "../rooms/serve/serve-leave.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint, SignedRequest } from "./endpoint.ts";
 import { eventIdOfPath, objectBody, roomIdOf, userIdOf } from "./request-parameters.ts";

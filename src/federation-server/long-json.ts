@@ -1,6 +1,6 @@
 import { stringifyJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import type { PduTexts } from "../rooms/serve-pdus.ts";
+import type { PduTexts } from "../rooms/serve/serve-pdus.ts";
 
 /** The text of an answer that is written while it is read from the database. */
 export type LongJson = AsyncIterable<string>;

@@ -1,4 +1,4 @@
-import { serveDirectory, serveProfile } from "../rooms/serve-queries.ts";
+import { serveDirectory, serveProfile } from "../rooms/serve/serve-queries.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { roomAliasOfQuery, userIdOfQuery } from "./request-parameters.ts";

@@ -1,6 +1,6 @@
 import { MAX_TRANSACTION_EDUS, MAX_TRANSACTION_PDUS } from "../federation-api/endpoints.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import { receiveTransaction } from "../rooms/receive-transaction.ts";
+import { receiveTransaction } from "../rooms/receive/receive-transaction.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { arrayIn, objectBody, txnIdOf } from "./request-parameters.ts";

@@ -1,4 +1,4 @@
-import { serveEventAuth, serveState, serveStateIds } from "../rooms/serve-state.ts";
+import { serveEventAuth, serveState, serveStateIds } from "../rooms/serve/serve-state.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint, SignedRequest } from "./endpoint.ts";
 import { longObject } from "./long-json.ts";

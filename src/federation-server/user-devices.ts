@@ -1,4 +1,4 @@
-import { serveUserDevices } from "../rooms/serve-queries.ts";
+import { serveUserDevices } from "../rooms/serve/serve-queries.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { userIdOf } from "./request-parameters.ts";

@@ -63,7 +63,7 @@ function addToolCommand(program: Command): void {
 }
 
 /** The command line as a commander program; it throws instead of ending the process. */
-export function createProgram(line: CommandLine): Command {
+function createProgram(line: CommandLine): Command {
   const program = new Command("fastjoin")
     .description("Joins large Matrix rooms in about a second and repairs their state durably behind it.")
     .version(readVersion())

@@ -7,7 +7,7 @@ export interface Part {
 }
 
 /** How long a process may take from the signal to its end. */
-export const SHUTDOWN_MS = 10_000;
+const SHUTDOWN_MS = 10_000;
 
 async function stopPart(part: Part, logger: Logger): Promise<void> {
   try {

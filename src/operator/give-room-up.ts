@@ -1,5 +1,5 @@
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
-import { leaveRoom } from "../rooms/leave-room.ts";
+import { leaveRoom } from "../rooms/join/leave-room.ts";
 import { localJoinedUsers } from "../storage/memberships.ts";
 import type { OperatorContext } from "./context.ts";
 import { requireKnownRoom } from "./known-room.ts";

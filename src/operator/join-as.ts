@@ -1,8 +1,8 @@
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import { isRoomAlias, serverNameOf, type EventId, type RoomAlias, type RoomId } from "../matrix/identifiers.ts";
 import type { ServerName, UserId } from "../matrix/identifiers.ts";
-import { joinRoom } from "../rooms/join-room.ts";
-import { resolveAlias } from "../rooms/room-directory.ts";
+import { joinRoom } from "../rooms/join/join-room.ts";
+import { resolveAlias } from "../rooms/accounts/room-directory.ts";
 import type { OperatorContext } from "./context.ts";
 
 export interface JoinAs {

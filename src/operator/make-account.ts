@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { UserId } from "../matrix/identifiers.ts";
-import { checkNameIsFree, createAccount, openSession } from "../rooms/accounts.ts";
+import { checkNameIsFree, createAccount, openSession } from "../rooms/accounts/accounts.ts";
 import type { OperatorContext } from "./context.ts";
 
 /** A new account with a first session. */

@@ -1,6 +1,6 @@
 import type { RoomId, UserId } from "../../src/matrix/identifiers.ts";
-import { createRoom } from "../../src/rooms/create-room.ts";
-import type { NewRoom } from "../../src/rooms/initial-room-events.ts";
+import { createRoom } from "../../src/rooms/send/create-room.ts";
+import type { NewRoom } from "../../src/rooms/send/initial-room-events.ts";
 import type { RoomsContext } from "../../src/rooms/context.ts";
 
 export const ALICE: UserId = "@alice:us.example";

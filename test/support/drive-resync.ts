@@ -3,11 +3,11 @@ import { faultOf } from "../../activities/failures.ts";
 import { FederationFailure } from "../../src/federation-client/failures.ts";
 import type { EventId, RoomId, ServerName } from "../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../src/rooms/context.ts";
-import { fetchMissingState } from "../../src/rooms/resync-fetch-state.ts";
-import { finishResync } from "../../src/rooms/resync-finish.ts";
-import { nextResyncStep, type ResyncTarget } from "../../src/rooms/resync-next-step.ts";
-import { repairEvents } from "../../src/rooms/resync-repair-events.ts";
-import { serversForResync } from "../../src/rooms/resync-servers.ts";
+import { fetchMissingState } from "../../src/rooms/resync/resync-fetch-state.ts";
+import { finishResync } from "../../src/rooms/resync/resync-finish.ts";
+import { nextResyncStep, type ResyncTarget } from "../../src/rooms/resync/resync-next-step.ts";
+import { repairEvents } from "../../src/rooms/resync/resync-repair-events.ts";
+import { serversForResync } from "../../src/rooms/resync/resync-servers.ts";
 
 /** More steps than any test's room needs: a resync that does not end is an error. */
 const MOST_STEPS = 200;

@@ -10,7 +10,7 @@ import type { EventId, RoomId, ServerName, UserId } from "../../src/matrix/ident
 import { stateEntries, type StateKey } from "../../src/matrix/state.ts";
 import { signingKeyFromSeed } from "../../src/matrix/signatures.ts";
 import type { RoomsContext } from "../../src/rooms/context.ts";
-import { startOutboxDelivery } from "../../src/rooms/deliver-outbox.ts";
+import { startOutboxDelivery } from "../../src/rooms/send/deliver-outbox.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { loadRoom } from "../../src/storage/rooms.ts";
 import { loadState } from "../../src/storage/state-snapshots.ts";

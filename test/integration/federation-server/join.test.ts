@@ -5,7 +5,7 @@ import type { EventId, RoomId, UserId } from "../../../src/matrix/identifiers.ts
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import { ROOM_VERSIONS } from "../../../src/matrix/room-versions.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
-import { createEvent } from "../../../src/rooms/create-event.ts";
+import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { membershipOf } from "../../../src/storage/memberships.ts";
 import { nextOutboxBatch } from "../../../src/storage/outbox.ts";
 import { insertPartialRoom } from "../../../src/storage/partial-state.ts";

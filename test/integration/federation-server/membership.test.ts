@@ -6,7 +6,7 @@ import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
 import { redact } from "../../../src/matrix/redaction.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
 import { verifyJsonSignature } from "../../../src/matrix/signatures.ts";
-import { createEvent } from "../../../src/rooms/create-event.ts";
+import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { loadInviteRoomStates } from "../../../src/storage/invites.ts";
 import { membershipOf } from "../../../src/storage/memberships.ts";

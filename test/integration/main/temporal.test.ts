@@ -211,11 +211,13 @@ describe("with an embedded Temporal", () => {
         DATABASE_URL: database.url,
         TEMPORAL_ADDRESS: `127.0.0.1:${port}`,
         TEMPORAL_NAMESPACE: namespace,
+        FASTJOIN_OPERATOR_TOKEN: "short",
       });
       const { child, finished, output } = spawnFastjoin(settings.env, "serve");
       try {
         const registered = async () => ((await attributes()).includes("ResyncPhase") ? true : undefined);
         await eventually(registered, { withinMs: 30_000, about: output });
+        expect(output()).toContain("FASTJOIN_OPERATOR_TOKEN is short");
       } finally {
         child.kill("SIGTERM");
         await finished;

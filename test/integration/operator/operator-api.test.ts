@@ -7,7 +7,7 @@ import type { RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
 import { knownProgress } from "../../../src/operator/known-progress.ts";
 import type { ResyncWorkflows, WorkflowStanding } from "../../../src/operator/resync-workflows.ts";
 import { createOperatorRouter } from "../../../src/operator/router.ts";
-import { createStreamWaiter } from "../../../src/rooms/stream-waiter.ts";
+import { createStreamWaiter } from "../../../src/rooms/read/stream-waiter.ts";
 import { addPartialRoomServers, insertPartialRoom } from "../../../src/storage/partial-state.ts";
 import { loadResyncControl, storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { openTestDatabase } from "../../support/database.ts";

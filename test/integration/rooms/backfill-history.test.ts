@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { backfillHistory } from "../../../src/rooms/backfill-history.ts";
-import { joinRoom } from "../../../src/rooms/join-room.ts";
-import { readMessages } from "../../../src/rooms/read-messages.ts";
+import { backfillHistory } from "../../../src/rooms/fetch/backfill-history.ts";
+import { joinRoom } from "../../../src/rooms/join/join-room.ts";
+import { readMessages } from "../../../src/rooms/read/read-messages.ts";
 import { timeline } from "../../../src/storage/timeline.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import { startResident, type Resident } from "../../resident/resident.ts";

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import type { EventId, RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
-import { startOutboxDelivery } from "../../../src/rooms/deliver-outbox.ts";
-import type { OutboxDelivery, OutboxDeliveryOptions } from "../../../src/rooms/deliver-outbox.ts";
+import { startOutboxDelivery } from "../../../src/rooms/send/deliver-outbox.ts";
+import type { OutboxDelivery, OutboxDeliveryOptions } from "../../../src/rooms/send/deliver-outbox.ts";
 import type { RoomsContext } from "../../../src/rooms/context.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import { listBackOffs, storeBackOff } from "../../../src/storage/destinations.ts";

@@ -2,7 +2,10 @@ import { randomUUID } from "node:crypto";
 import { pino } from "pino";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { RoomsContext } from "../../../src/rooms/context.ts";
-import { forgetOldTransactions, startForgettingTransactions } from "../../../src/rooms/forget-old-transactions.ts";
+import {
+  forgetOldTransactions,
+  startForgettingTransactions,
+} from "../../../src/rooms/receive/forget-old-transactions.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
 const DAY_MS = 24 * 60 * 60_000;

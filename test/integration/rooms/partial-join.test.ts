@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ROOM_VERSIONS } from "../../../src/matrix/room-versions.ts";
-import { createEvent } from "../../../src/rooms/create-event.ts";
-import { joinRoom } from "../../../src/rooms/join-room.ts";
+import { createEvent } from "../../../src/rooms/events/create-event.ts";
+import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { countPartialEvents, partialRoom, partialRoomServers } from "../../../src/storage/partial-state.ts";
 import { startResident, type Resident } from "../../resident/resident.ts";

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
-import { createRoom } from "../../../src/rooms/create-room.ts";
-import { joinRoom } from "../../../src/rooms/join-room.ts";
-import { leaveRoom } from "../../../src/rooms/leave-room.ts";
-import { receiveWaitingPdus } from "../../../src/rooms/receive-waiting-pdus.ts";
-import { fetchMissingState } from "../../../src/rooms/resync-fetch-state.ts";
-import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
+import { createRoom } from "../../../src/rooms/send/create-room.ts";
+import { joinRoom } from "../../../src/rooms/join/join-room.ts";
+import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
+import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
+import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { beginJoin, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
 import { joinedRooms } from "../../../src/storage/memberships.ts";

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
-import { joinRoom } from "../../../src/rooms/join-room.ts";
+import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import { unPartialStatedEvents } from "../../../src/storage/streams.ts";

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
-import { joinRoom } from "../../../src/rooms/join-room.ts";
-import { leaveRoom } from "../../../src/rooms/leave-room.ts";
-import { reconcileResyncs } from "../../../src/rooms/reconcile-resyncs.ts";
-import { fetchMissingState } from "../../../src/rooms/resync-fetch-state.ts";
-import { nextResyncStep } from "../../../src/rooms/resync-next-step.ts";
-import { repairEvents } from "../../../src/rooms/resync-repair-events.ts";
+import { joinRoom } from "../../../src/rooms/join/join-room.ts";
+import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
+import { reconcileResyncs } from "../../../src/rooms/resync/reconcile-resyncs.ts";
+import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
+import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
+import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { joinedRooms } from "../../../src/storage/memberships.ts";
 import { partialRoom } from "../../../src/storage/partial-state.ts";

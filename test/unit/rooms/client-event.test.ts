@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Event } from "../../../src/matrix/event.ts";
 import { LosslessNumber } from "../../../src/matrix/json.ts";
-import { toClientEvent } from "../../../src/rooms/client-event.ts";
+import { toClientEvent } from "../../../src/rooms/read/client-event.ts";
 import { ALL_RULES, aSignedPdu, rulesFor } from "../../support/a-pdu.ts";
 
 const NOW = 1_700_000_005_000;

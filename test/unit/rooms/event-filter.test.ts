@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { passesFilter, passesRoomFilter } from "../../../src/rooms/event-filter.ts";
-import type { EventFilter } from "../../../src/rooms/event-filter.ts";
+import { passesFilter, passesRoomFilter } from "../../../src/rooms/read/event-filter.ts";
+import type { EventFilter } from "../../../src/rooms/read/event-filter.ts";
 import { aPdu, rulesFor } from "../../support/a-pdu.ts";
 
 const message = aPdu(rulesFor("11"), { type: "m.room.message", sender: "@alice:example.org" });

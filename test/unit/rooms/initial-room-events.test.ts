@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { createContentOf, initialRoomEvents } from "../../../src/rooms/initial-room-events.ts";
-import type { NewRoom } from "../../../src/rooms/initial-room-events.ts";
+import { createContentOf, initialRoomEvents } from "../../../src/rooms/send/initial-room-events.ts";
+import type { NewRoom } from "../../../src/rooms/send/initial-room-events.ts";
 import { ALL_RULES, rulesFor } from "../../support/a-pdu.ts";
 
 const ALICE = "@alice:example.org";

@@ -1,0 +1,254 @@
+import { prevEventIds, type Event } from "../../matrix/event.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { rulesOf } from "../../matrix/room-versions.ts";
+import { transaction, type Connection } from "../../storage/database.ts";
+import { hasAcceptedChild } from "../../storage/event-children.ts";
+import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
+import { joinedServers } from "../../storage/memberships.ts";
+import { addToOutbox } from "../../storage/outbox.ts";
+import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../../storage/partial-state.ts";
+import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
+import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { takeStreamPositions } from "../../storage/streams.ts";
+import { rejectionText } from "./authorize-outliers.ts";
+import type { RoomsContext } from "../context.ts";
+import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
+import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "./judge-event.ts";
+import {
+  stateAfterEvent,
+  stateBeforeEvent,
+  type ForeignState,
+  type StateSource,
+  type StoredState,
+} from "./state-before-event.ts";
+import { applyCurrentState, computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+
+/** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
+export class PrevEventsMissing extends Error {
+  readonly eventIds: readonly EventId[];
+
+  constructor(eventIds: readonly EventId[]) {
+    super(`prev_events are missing: ${eventIds.join(", ")}`);
+    this.name = "PrevEventsMissing";
+    this.eventIds = eventIds;
+  }
+}
+
+class RoomUnknown extends Error {
+  constructor(roomId: RoomId) {
+    super(`room ${roomId} is not known here`);
+    this.name = "RoomUnknown";
+  }
+}
+
+interface EventToAccept {
+  /** Passed checks 1 to 3. */
+  readonly event: Event;
+  /** Where it came from: ourselves for an event of ours, whose refusal its maker is told. */
+  readonly origin: ServerName;
+  /** The states after prev_events that are in no timeline of ours. */
+  readonly foreign?: readonly ForeignState[];
+  /** Those states lack members, so that this event is partial. */
+  readonly foreignIsPartial?: boolean;
+  /** What must happen in the same transaction, after the event is stored. */
+  readonly also?: (tx: Connection, stored: StoredEvent) => Promise<void>;
+}
+
+/**
+ * Checks 4 to 6 of an event whose past is known, and its place in the room: state before and after, forward
+ * extremities, current state, streams, outbox; all in one transaction under the room's lock. An event that is already
+ * in the timeline is returned as it is.
+ *
+ * A refused event is stored with its refusal; the caller reads `rejection` and `softFailed` of the result.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+ * @throws PrevEventsMissing, AuthEventsMissing, RoomUnknown
+ */
+export async function acceptEvent(ctx: RoomsContext, input: EventToAccept): Promise<StoredEvent> {
+  return await transaction(ctx.database, (tx) => acceptEventWithin(ctx, tx, input));
+}
+
+/** The same as part of a transaction of the caller's. */
+export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input: EventToAccept): Promise<StoredEvent> {
+  const { event } = input;
+  const room = await lockRoom(tx, event.roomId);
+  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
+  if (room === undefined || rules === undefined) throw new RoomUnknown(event.roomId);
+  const existing = await loadEvent(tx, event.eventId);
+  if (existing !== undefined && !existing.outlier) return existing;
+
+  const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
+  const past = await pastOf(source, input);
+  const refusal = (await secondCreation(tx, room, event)) ?? (await refusalOf({ ...source, event }, past));
+  const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
+  const stored = await placeEvent(ctx, source, { ...input, room, past, refusal, softFailed });
+  await input.also?.(tx, stored);
+  return stored;
+}
+
+interface JudgedEvent extends EventToAccept {
+  readonly room: RoomRow;
+  readonly past: Past;
+  readonly refusal: string | null;
+  readonly softFailed: boolean;
+}
+
+/** Stores the event with its states; one that is neither refused nor soft-failed moves the room on. */
+async function placeEvent(ctx: RoomsContext, source: StateSource, judged: JudgedEvent): Promise<StoredEvent> {
+  const { tx, roomId } = source;
+  const { past, refusal, softFailed } = judged;
+  const event: Event = { ...judged.event, rejected: refusal !== null };
+  const after = await stateAfterEvent(source, past.before, event);
+  const advance = refusal === null && !softFailed ? await advanceRoom(source, judged.room, event, after) : undefined;
+
+  const streamId = await takeStreamPositions(tx, 1);
+  const place = {
+    rejection: refusal,
+    softFailed,
+    stateBefore: past.before.snapshotId,
+    stateAfter: after.snapshotId,
+    streamId,
+  };
+  await insertTimelineEvent(tx, { event, ...place });
+  if (past.partial) await markPartial(tx, roomId, event.eventId);
+  if (advance !== undefined) {
+    await setForwardExtremities(tx, roomId, advance.extremities);
+    await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.change.changes });
+    if (judged.origin === ctx.serverName) {
+      const destinations = await destinationsOf(ctx, source, advance.serversBefore);
+      await addToOutbox(tx, { eventId: event.eventId, streamId, destinations });
+    }
+  }
+  return { ...event, ...place, outlier: false };
+}
+
+interface Advance {
+  readonly extremities: readonly EventId[];
+  readonly change: CurrentStateChange;
+  /** Who was in the room before is told too: a kick takes its target's server out of the room. */
+  readonly serversBefore: readonly ServerName[];
+}
+
+async function advanceRoom(source: StateSource, room: RoomRow, event: Event, after: StoredState): Promise<Advance> {
+  const extremities = await extremitiesWith(source.tx, event);
+  const states = await statesAfter(source, extremities, event, after);
+  return {
+    extremities,
+    change: await computeCurrentState(source, room.currentSnapshotId, states, [event]),
+    serversBefore: await joinedServers(source.tx, source.roomId),
+  };
+}
+
+interface Past {
+  readonly before: StoredState;
+  /** A known prev_event is partial, so that the state before this event is. */
+  readonly partial: boolean;
+}
+
+async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> {
+  const { event, foreign = [] } = input;
+  const ids = prevEventIds(event.pdu);
+  const known = await loadEvents(source.tx, ids);
+  const told = new Set(foreign.map((one) => one.eventId));
+  const prevEvents = ids.flatMap((id) => {
+    const prev = known.get(id);
+    return hasState(prev, event.roomId) ? [prev] : [];
+  });
+  const placed = new Set(prevEvents.map((prev) => prev.eventId));
+  const given = foreign.filter((one) => !placed.has(one.eventId));
+  const others = await toldStates(
+    source,
+    ids.filter((id) => !placed.has(id) && !told.has(id)),
+  );
+  const before = await stateBeforeEvent(source, prevEvents, [...given, ...others]);
+  const byForeign = given.length > 0 && input.foreignIsPartial === true;
+  return { before, partial: byForeign || (await partialEventIds(source.tx, [...placed])).size > 0 };
+}
+
+/** What other servers told of the states at prev_events that are in no timeline of ours. */
+async function toldStates(source: StateSource, ids: readonly EventId[]): Promise<readonly ForeignState[]> {
+  const states: ForeignState[] = [];
+  const missing: EventId[] = [];
+  for (const id of ids) {
+    try {
+      states.push(await foreignStateAfter(source, id));
+    } catch (error) {
+      if (!(error instanceof ForeignStateUnusable)) throw error;
+      missing.push(id);
+    }
+  }
+  if (missing.length > 0) throw new PrevEventsMissing(missing);
+  return states;
+}
+
+/** By the auth rules alone the server that made a room could make it again, with other creators. */
+async function secondCreation(
+  tx: Connection,
+  { currentSnapshotId }: RoomRow,
+  { eventId, pdu }: Event,
+): Promise<string | null> {
+  if (currentSnapshotId === null || pdu.type !== "m.room.create" || pdu.state_key !== "") return null;
+  const first = await lookUpInSnapshot(tx, currentSnapshotId, "m.room.create", "");
+  return first === eventId ? null : "create.not-first: the room has a create event already";
+}
+
+async function refusalOf(
+  judgement: { readonly tx: Connection; readonly rules: RoomVersionRules; readonly event: Event },
+  past: Past,
+): Promise<string | null> {
+  const byAuthEvents = rejectionText(await judgeByAuthEvents(judgement));
+  if (byAuthEvents !== null) return byAuthEvents;
+  const byState = past.partial
+    ? await judgeByPartialState(judgement, past.before.state)
+    : await judgeByState(judgement, past.before.state);
+  return rejectionText(byState);
+}
+
+/** Check 6, which a partial room can't be asked: its current state lacks most members. */
+async function failsCurrentState(source: StateSource, event: Event, snapshotId: bigint | null): Promise<boolean> {
+  if (snapshotId === null || (await partialRoom(source.tx, source.roomId)) !== undefined) return false;
+  const current = await loadState(source.database, snapshotId, source.tx);
+  return !(await judgeByState({ ...source, event }, current)).allowed;
+}
+
+/** An event on which an accepted one builds already (a filled gap) is no extremity itself. */
+async function extremitiesWith(tx: Connection, event: Event): Promise<readonly EventId[]> {
+  const current = await forwardExtremities(tx, event.roomId);
+  const superseded = new Set(prevEventIds(event.pdu));
+  const rest = current.filter((id) => !superseded.has(id));
+  return (await hasAcceptedChild(tx, event.roomId, event.eventId)) ? rest : [...rest, event.eventId];
+}
+
+async function statesAfter(
+  source: StateSource,
+  extremities: readonly EventId[],
+  event: Event,
+  after: StoredState,
+): Promise<readonly StoredState[]> {
+  const others = await loadEvents(
+    source.tx,
+    extremities.filter((id) => id !== event.eventId),
+  );
+  const states: StoredState[] = extremities.includes(event.eventId) ? [after] : [];
+  for (const snapshotId of new Set([...others.values()].map((one) => one.stateAfter))) {
+    if (snapshotId === null || states.some((one) => one.snapshotId === snapshotId)) continue;
+    states.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
+  }
+  return states;
+}
+
+/** Our own events go to every server of the room; while it is partial, also to those that the join named. */
+async function destinationsOf(
+  ctx: RoomsContext,
+  { tx, roomId }: StateSource,
+  serversBefore: readonly ServerName[],
+): Promise<readonly ServerName[]> {
+  const servers = new Set([
+    ...serversBefore,
+    ...(await joinedServers(tx, roomId)),
+    ...(await partialRoomServers(tx, roomId)),
+  ]);
+  servers.delete(ctx.serverName);
+  return [...servers];
+}

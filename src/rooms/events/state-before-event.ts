@@ -1,0 +1,91 @@
+import type { Event } from "../../matrix/event.ts";
+import { isStateEvent } from "../../matrix/event.ts";
+import type { EventId, RoomId } from "../../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { emptyState, stateDiff, stateKeyOf, type StateMap } from "../../matrix/state.ts";
+import type { Connection, Database } from "../../storage/database.ts";
+import type { StoredEvent } from "../../storage/events.ts";
+import { loadState, storeSnapshot } from "../../storage/state-snapshots.ts";
+import { nearestState, resolveRoomState } from "./resolve-room-state.ts";
+
+/** A state that is stored: its snapshot's id and what it holds. */
+export interface StoredState {
+  readonly snapshotId: bigint;
+  readonly state: StateMap;
+}
+
+/** The state after an event that is in no timeline of ours, as another server told it. */
+export interface ForeignState {
+  readonly eventId: EventId;
+  readonly after: StateMap;
+}
+
+export interface StateSource {
+  readonly database: Database;
+  /** The transaction that holds the room's lock. */
+  readonly tx: Connection;
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+}
+
+/**
+ * The state before an event: the resolution of the states after its prev_events, stored as a snapshot.
+ * Partial states and full ones spread by the same rule; which it is, the event's row tells.
+ *
+ * @param foreign what other servers said of prev_events that we don't hold
+ */
+export async function stateBeforeEvent(
+  source: StateSource,
+  prevEvents: readonly StoredEvent[],
+  foreign: readonly ForeignState[] = [],
+): Promise<StoredState> {
+  const snapshotIds = new Set<bigint>();
+  for (const prev of prevEvents) {
+    if (prev.stateAfter === null) throw new Error(`prev_event ${prev.eventId} has no state`);
+    snapshotIds.add(prev.stateAfter);
+  }
+  const stored: StoredState[] = [];
+  for (const snapshotId of snapshotIds) {
+    stored.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
+  }
+  const only = stored[0];
+  if (only !== undefined && stored.length === 1 && foreign.length === 0) return only;
+
+  const states = [...stored.map((one) => one.state), ...foreign.map((one) => one.after)];
+  // Before the create event there was nothing.
+  if (states.length === 0) return await storeState(source, emptyState, []);
+  const resolved = await resolveRoomState(source.tx, source.rules, states);
+  return await storeState(source, resolved, stored);
+}
+
+/** The state after an event: a rejected or a message event leaves it as it was. */
+export async function stateAfterEvent(source: StateSource, before: StoredState, event: Event): Promise<StoredState> {
+  if (event.rejected || !isStateEvent(event.pdu)) return before;
+  const changes = new Map([[stateKeyOf(event.pdu.type, event.pdu.state_key), event.eventId]]);
+  const snapshotId = await storeSnapshot(source.tx, source.roomId, { parentId: before.snapshotId, changes });
+  return { snapshotId, state: await loadState(source.database, snapshotId, source.tx) };
+}
+
+/** Stores a state on top of whichever given snapshot it differs least from. */
+export async function storeState(
+  source: StateSource,
+  state: StateMap,
+  near: readonly StoredState[],
+): Promise<StoredState> {
+  const parent =
+    near.length === 0
+      ? undefined
+      : near[
+          nearestState(
+            near.map((one) => one.state),
+            state,
+          )
+        ];
+  if (parent === undefined) {
+    const changes = stateDiff(emptyState, state);
+    return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId: null, changes }), state };
+  }
+  const changes = stateDiff(parent.state, state);
+  if (changes.size === 0) return parent;
+  return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId: parent.snapshotId, changes }), state };
+}

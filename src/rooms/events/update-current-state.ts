@@ -1,0 +1,108 @@
+import type { Event } from "../../matrix/event.ts";
+import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
+import { emptyState, splitStateKey, stateDiff, stateGet, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { applyMembershipChanges, type MembershipChange } from "../../storage/memberships.ts";
+import { loadMemberships } from "../../storage/member-events.ts";
+import { setCurrentSnapshot } from "../../storage/rooms.ts";
+import { loadState } from "../../storage/state-snapshots.ts";
+import { appendCurrentStateDeltas, appendLocalMembership } from "../../storage/streams.ts";
+import type { RoomsContext } from "../context.ts";
+import { resolveRoomState } from "./resolve-room-state.ts";
+import { storeState, type StateSource, type StoredState } from "./state-before-event.ts";
+
+/** A new current state of a room, stored as a snapshot but not yet the room's. */
+export interface CurrentStateChange {
+  readonly previousSnapshotId: bigint | null;
+  readonly snapshotId: bigint;
+  readonly previous: StateMap;
+  readonly current: StateMap;
+  /** The changed keys with their new events. */
+  readonly changes: ReadonlyMap<StateKey, EventId | null>;
+}
+
+/**
+ * Computes the room's current state: the resolution over the states after its forward extremities.
+ *
+ * @param states the states after all forward extremities
+ * @param unstored events of those states that are not in the database yet
+ */
+export async function computeCurrentState(
+  source: StateSource,
+  previousSnapshotId: bigint | null,
+  states: readonly StoredState[],
+  unstored: readonly Event[] = [],
+): Promise<CurrentStateChange> {
+  const resolved = await resolveRoomState(
+    source.tx,
+    source.rules,
+    states.map((one) => one.state),
+    unstored,
+  );
+  const { snapshotId, state: current } = await storeState(source, resolved, states);
+  if (snapshotId === previousSnapshotId) {
+    return { previousSnapshotId, snapshotId, previous: current, current, changes: new Map() };
+  }
+  const previous =
+    previousSnapshotId === null ? emptyState : await loadState(source.database, previousSnapshotId, source.tx);
+  return { previousSnapshotId, snapshotId, previous, current, changes: stateDiff(previous, current) };
+}
+
+/**
+ * Makes it the room's current state, with the memberships that follow, and tells the streams. Among a transaction's
+ * last steps: the events of the change are stored, and its position is taken.
+ *
+ * @param told the changes that clients are told; memberships of our own users are always told
+ */
+export async function applyCurrentState(
+  ctx: RoomsContext,
+  source: StateSource,
+  change: CurrentStateChange,
+  { streamId, told }: { readonly streamId: bigint; readonly told: CurrentStateChange["changes"] },
+): Promise<void> {
+  if (change.snapshotId === change.previousSnapshotId) return;
+  await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
+  const memberships = await membershipChanges(source, memberChanges(change.changes));
+  await applyMembershipChanges(source.tx, source.roomId, memberships);
+  await appendCurrentStateDeltas(source.tx, streamId, source.roomId, told);
+  for (const { userId, member } of memberships) {
+    if (serverNameOf(userId) !== ctx.serverName) continue;
+    const standing = member ?? (await standingAfterLoss(source, change, userId));
+    if (standing === undefined) continue;
+    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...standing });
+  }
+}
+
+/** A user whose join is gone from the state without another event in its place is in the room no more. */
+async function standingAfterLoss(
+  source: StateSource,
+  change: CurrentStateChange,
+  userId: UserId,
+): Promise<{ readonly membership: "leave"; readonly eventId: EventId } | undefined> {
+  const eventId = stateGet(change.previous, "m.room.member", userId);
+  if (eventId === undefined) return undefined;
+  const membership = (await loadMemberships(source.tx, [eventId])).get(eventId);
+  return membership === "join" ? { membership: "leave", eventId } : undefined;
+}
+
+function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): ReadonlyMap<UserId, EventId | null> {
+  const members = new Map<UserId, EventId | null>();
+  for (const [key, eventId] of changes) {
+    const [type, stateKey] = splitStateKey(key);
+    if (type === "m.room.member") members.set(stateKey as UserId, eventId);
+  }
+  return members;
+}
+
+async function membershipChanges(
+  source: StateSource,
+  changes: ReadonlyMap<UserId, EventId | null>,
+): Promise<readonly MembershipChange[]> {
+  const memberships = await loadMemberships(
+    source.tx,
+    [...changes.values()].filter((eventId) => eventId !== null),
+  );
+  return [...changes].map(([userId, eventId]) => {
+    const membership = eventId === null ? undefined : memberships.get(eventId);
+    return { userId, member: eventId === null || membership === undefined ? null : { membership, eventId } };
+  });
+}

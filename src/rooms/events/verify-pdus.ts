@@ -1,0 +1,103 @@
+import { setImmediate as nextTick } from "node:timers/promises";
+import { originServerTsOf, type Event } from "../../matrix/event.ts";
+import { parsePdu } from "../../matrix/event-format.ts";
+import { contentHashMatches } from "../../matrix/hashes.ts";
+import type { EventId, KeyId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import type { JsonValue } from "../../matrix/json.ts";
+import { redact } from "../../matrix/redaction.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { requiredSigners, verifyEventSignatures, type KeyLookup } from "../../matrix/signatures.ts";
+import type { RoomsContext } from "../context.ts";
+
+/**
+ * A PDU that failed check 1 or 2 and is dropped. Without a key nothing is proved against it: its server may be long
+ * gone. All other kinds show that the sender did not keep to the protocol.
+ */
+export interface DroppedPdu {
+  readonly kind: "malformed" | "other-room" | "bad-signature" | "no-key";
+  /** Known only when the PDU could be read. */
+  readonly eventId?: EventId;
+  readonly reason: string;
+}
+
+/** An event from another server that passed checks 1 to 3. */
+export interface VerifiedEvent {
+  readonly origin: ServerName;
+  readonly rules: RoomVersionRules;
+  readonly event: Event;
+}
+
+interface VerifiedPdus {
+  readonly events: readonly Event[];
+  readonly dropped: readonly DroppedPdu[];
+}
+
+/** Signature checks are synchronous: this many are about 20 ms of work between two turns of the event loop. */
+const CHECKS_PER_TURN = 400;
+
+/**
+ * Checks 1 to 3 of a received PDU, for many at once: the format of the room version, the signatures, the content hash
+ * (a mismatch leaves the redacted copy). The order of the input is kept.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+ */
+export async function verifyPdus(
+  ctx: RoomsContext,
+  input: {
+    readonly roomId: RoomId;
+    readonly rules: RoomVersionRules;
+    readonly pdus: readonly JsonValue[];
+    /** Others are left out before their signatures are checked, and their servers' keys asked for. */
+    readonly wanted?: ReadonlySet<EventId>;
+  },
+): Promise<VerifiedPdus> {
+  const { rules, roomId, wanted } = input;
+  const dropped: DroppedPdu[] = [];
+  const parsed: Event[] = [];
+  for (const pdu of input.pdus) {
+    const verdict = parsePdu(pdu, rules);
+    if (!verdict.ok) {
+      dropped.push({ kind: "malformed", reason: verdict.reason });
+    } else if (verdict.event.roomId !== roomId) {
+      const { eventId } = verdict.event;
+      dropped.push({ kind: "other-room", eventId, reason: `it belongs to room ${verdict.event.roomId}` });
+    } else {
+      if (wanted?.has(verdict.event.eventId) !== false) parsed.push(verdict.event);
+    }
+  }
+  const keys = await keysOfSigners(ctx, rules, parsed);
+  const events: Event[] = [];
+  for (const [index, event] of parsed.entries()) {
+    if (index > 0 && index % CHECKS_PER_TURN === 0) await nextTick();
+    const verdict = verifyEventSignatures(event.pdu, rules, event.eventId, keys);
+    if (verdict.valid) {
+      events.push(contentHashMatches(event.pdu, rules) ? event : { ...event, pdu: redact(event.pdu, rules) });
+    } else {
+      dropped.push({
+        kind: verdict.missingKeys === undefined ? "bad-signature" : "no-key",
+        eventId: event.eventId,
+        reason: `signature of ${verdict.server}: ${verdict.reason}`,
+      });
+    }
+  }
+  return { events, dropped };
+}
+
+async function keysOfSigners(ctx: RoomsContext, rules: RoomVersionRules, events: readonly Event[]): Promise<KeyLookup> {
+  const wanted = new Map<ServerName, Set<KeyId>>();
+  let latest = 0;
+  for (const event of events) {
+    latest = Math.max(latest, originServerTsOf(event.pdu));
+    for (const server of requiredSigners(event.pdu, rules, event.eventId)) {
+      const keyIds = wanted.get(server) ?? new Set<KeyId>();
+      for (const keyId of Object.keys(event.pdu.signatures?.[server] ?? {})) keyIds.add(keyId as KeyId);
+      wanted.set(server, keyIds);
+    }
+  }
+  // A key must be valid at the event's time, yet an event's time may lie: never ask for validity in the future.
+  const ours = wanted.delete(ctx.serverName) ? ctx.signingKey : undefined;
+  const others = await ctx.keyRing.keysFor(wanted, rules.enforceKeyValidity ? Math.min(latest, ctx.now()) : undefined);
+  if (ours === undefined) return others;
+  const own = { publicKey: ours.publicKey, validUntilTs: Number.MAX_SAFE_INTEGER };
+  return (server, keyId) => (server === ctx.serverName && keyId === ours.keyId ? own : others(server, keyId));
+}

@@ -1,0 +1,108 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { transaction } from "../../storage/database.ts";
+import { insertOutliers, whichExist } from "../../storage/events.ts";
+import type { RoomsContext } from "../context.ts";
+import { createOutlierIntake, type OutlierIntake } from "./outlier-intake.ts";
+
+interface EventsToFetch {
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+  readonly server: ServerName;
+  readonly eventIds: readonly EventId[];
+  readonly signal?: AbortSignal;
+}
+
+/** Requests to one server under way at once. */
+const CONCURRENCY = 5;
+
+/** Refusals of one event after the other: a server that has given fewer than this by then has none of the rest. */
+const MAX_REFUSALS = 50;
+
+/** Auth events may themselves lack auth events; a chain with more holes behind holes than this is given up on. */
+const MAX_ROUNDS = 20;
+
+/** An intake whose events become outliers in the database, chunk by chunk. */
+export function intakeIntoDatabase(
+  ctx: RoomsContext,
+  room: { readonly roomId: RoomId; readonly rules: RoomVersionRules; readonly wanted?: ReadonlySet<EventId> },
+): OutlierIntake {
+  return createOutlierIntake(ctx, {
+    ...room,
+    keep: async (chunk) => {
+      await transaction(ctx.database, (tx) => insertOutliers(tx, chunk));
+      return "stored";
+    },
+  });
+}
+
+/**
+ * Fetches events one by one with whatever auth events they lack, and stores them as outliers. Any server will do:
+ * what counts is that the id is the hash of the event and the signatures hold.
+ *
+ * @returns how many of the wanted events are stored now
+ * @throws FederationFailure of the first request that failed, once all that could be fetched is stored
+ */
+export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Promise<number> {
+  const asked = new Set<EventId>();
+  let wanted: readonly EventId[] = await notStored(ctx, request.eventIds);
+  let failure: FederationFailure | undefined;
+  const intake = intakeIntoDatabase(ctx, request);
+  for (let round = 0; round < MAX_ROUNDS && wanted.length > 0; round += 1) {
+    for (const id of wanted) asked.add(id);
+    failure ??= await fetchInto(ctx, request, wanted, intake);
+    wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id));
+  }
+  for (const drop of (await intake.settle()).dropped) {
+    ctx.logger.warn({ server: request.server, ...drop }, "a fetched event was dropped");
+  }
+  const left = await notStored(ctx, request.eventIds);
+  if (left.length > 0 && failure !== undefined) throw failure;
+  return request.eventIds.length - left.length;
+}
+
+async function notStored(ctx: RoomsContext, ids: readonly EventId[]): Promise<readonly EventId[]> {
+  const stored = await whichExist(ctx.database.pool, ids);
+  return ids.filter((id) => !stored.has(id));
+}
+
+/** Requests the events, a few at a time, and hands them to the intake. */
+async function fetchInto(
+  ctx: RoomsContext,
+  request: EventsToFetch,
+  ids: readonly EventId[],
+  intake: OutlierIntake,
+): Promise<FederationFailure | undefined> {
+  const queue = [...ids];
+  let failure: FederationFailure | undefined;
+  let given = 0;
+  let refused = 0;
+  const worker = async (): Promise<void> => {
+    for (let id = queue.pop(); id !== undefined; id = queue.pop()) {
+      request.signal?.throwIfAborted();
+      try {
+        const pdu = await ctx.federation.event(request.server, id, callOptions(request.signal));
+        await intake.add(pdu);
+        given += 1;
+      } catch (error) {
+        if (!(error instanceof FederationFailure)) throw error;
+        failure ??= error;
+        refused += 1;
+        // A server that is down is not asked for the rest; one that merely lacks this event is, within reason: it may
+        // have named a million events that are none.
+        if (error.kind !== "refused" || refused > Math.max(MAX_REFUSALS, given)) queue.length = 0;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  return failure;
+}
+
+/** The resync has its own, visible back-off per server; the client's must not hide a server from it. */
+export function callOptions(signal: AbortSignal | undefined): {
+  readonly ignoreBackOff: true;
+  readonly signal?: AbortSignal;
+} {
+  return signal === undefined ? { ignoreBackOff: true } : { ignoreBackOff: true, signal };
+}

@@ -1,0 +1,67 @@
+import { isStateEvent } from "../../matrix/event.ts";
+import type { EventId } from "../../matrix/identifiers.ts";
+import { stateFromEntries, stateKeyOf, stateWith, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { loadEvent } from "../../storage/events.ts";
+import { loadResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { loadRoom } from "../../storage/rooms.ts";
+import { loadStateEntries } from "../../storage/state-entries.ts";
+import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { rejectionText } from "../events/authorize-outliers.ts";
+import { judgeByState } from "../events/judge-event.ts";
+import type { ForeignState, StateSource } from "../events/state-before-event.ts";
+
+/** Another server's account of a state is not whole or not sound; nothing may be built on it. */
+export class ForeignStateUnusable extends Error {
+  readonly eventId: EventId;
+
+  constructor(eventId: EventId, reason: string) {
+    super(`the state at ${eventId} can't be used: ${reason}`);
+    this.name = "ForeignStateUnusable";
+    this.eventId = eventId;
+  }
+}
+
+/**
+ * The state after an event that is in no timeline of ours: the state before it as `/state_ids` told, all of whose
+ * events are stored by now, and the event itself where it is an accepted state event.
+ *
+ * @throws ForeignStateUnusable where an id is not stored, two events claim one key, or nothing was told
+ */
+export async function foreignStateAfter(source: StateSource, eventId: EventId): Promise<ForeignState> {
+  const told = await loadResyncStateIds(source.tx, source.roomId, eventId);
+  if (told === undefined) throw new ForeignStateUnusable(eventId, "no server has told it yet");
+  const event = await loadEvent(source.tx, eventId);
+  if (event?.roomId !== source.roomId) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
+  const before = await stateOfIds(source, eventId, told.stateEventIds);
+  if (event.rejection !== null || !isStateEvent(event.pdu)) return { eventId, after: before };
+  const refusal = rejectionText(await judgeByState({ ...source, event }, before));
+  if (refusal !== null) return { eventId, after: before };
+  return { eventId, after: stateWith(before, event.pdu.type, event.pdu.state_key, eventId) };
+}
+
+async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventId[]): Promise<StateMap> {
+  const entries = await loadStateEntries(source.tx, source.roomId, ids);
+  if (ids.length === 0) throw new ForeignStateUnusable(at, "it is empty");
+  if (entries.length < ids.length) {
+    throw new ForeignStateUnusable(at, `${ids.length - entries.length} of its ${ids.length} events are not stored`);
+  }
+  const state = new Map<StateKey, EventId>();
+  for (const { eventId, type, stateKey, rejected } of entries) {
+    if (rejected) continue;
+    const key = stateKeyOf(type, stateKey);
+    if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
+    state.set(key, eventId);
+  }
+  const create = state.get(stateKeyOf("m.room.create", ""));
+  if (create === undefined) throw new ForeignStateUnusable(at, "it has no create event");
+  if (create !== (await createEventOf(source)))
+    throw new ForeignStateUnusable(at, "its create event is not the room's");
+  return stateFromEntries(state);
+}
+
+/** A room's create event never changes, and even a partial state has it. */
+async function createEventOf({ tx, roomId }: StateSource): Promise<EventId | undefined> {
+  const room = await loadRoom(tx, roomId);
+  if (room === undefined || room.currentSnapshotId === null) return undefined;
+  return await lookUpInSnapshot(tx, room.currentSnapshotId, "m.room.create", "");
+}

@@ -1,0 +1,192 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
+import { MatrixError } from "../../federation-api/matrix-error.ts";
+import { serverNameOf, type EventId, type RoomId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
+import type { JsonObject } from "../../matrix/json.ts";
+import { beginJoin, endJoin } from "../../storage/joins-under-way.ts";
+import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
+import { loadEvent } from "../../storage/events.ts";
+import { partialRoom } from "../../storage/partial-state.ts";
+import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
+import { PrevEventsMissing } from "../events/accept-event.ts";
+import type { MembershipRequest } from "./complete-template.ts";
+import type { RoomsContext } from "../context.ts";
+import { createEvent } from "../events/create-event.ts";
+import { joinFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
+import { authorisingUserFor } from "./restricted-join.ts";
+import { servedRoom } from "../serve/served-room.ts";
+import { receiveKeptPdus, receiveVerifiedEvent } from "../receive/receive-pdu.ts";
+import { sendJoin, type JoinAnswer } from "./send-join.ts";
+import { storeJoin, type JoinStored } from "./store-join.ts";
+
+export interface RoomToJoin {
+  readonly userId: UserId;
+  readonly roomId: RoomId;
+  /** Servers to join by, in the order of preference. */
+  readonly via: readonly ServerName[];
+  /** Further keys of the membership's content: `displayname`, `avatar_url`, `reason`. */
+  readonly content?: JsonObject;
+}
+
+export interface RoomJoined {
+  readonly roomId: RoomId;
+  readonly eventId: EventId;
+  /** The room's full state is still being fetched. */
+  readonly partial: boolean;
+}
+
+/** More servers than this are not tried for one join. */
+const MAX_ATTEMPTS = 20;
+
+/**
+ * Joins one of our users to a room: locally where we know the room in full and its rules let us, else by a handshake
+ * with a resident server, which answers without the members. A second local user of a partial room goes through the
+ * handshake too, so that a ban which we can't see is honored.
+ *
+ * @throws MatrixError
+ */
+export async function joinRoom(ctx: RoomsContext, request: RoomToJoin): Promise<RoomJoined> {
+  const { pool } = ctx.database;
+  const { roomId, userId } = request;
+  const own = await membershipOf(pool, roomId, userId);
+  const partial = (await partialRoom(pool, roomId)) !== undefined;
+  if (own?.membership === "join") return { roomId, eventId: own.eventId, partial };
+  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (weAreIn && !partial) {
+    const joined = await joinLocally(ctx, request);
+    if (joined !== undefined) return joined;
+  }
+  return await joinByHandshake(ctx, request, await serversToAsk(ctx, request));
+}
+
+/** Undefined where only another server can let the user in: into a restricted room for which none of ours can vouch. */
+async function joinLocally(ctx: RoomsContext, request: RoomToJoin): Promise<RoomJoined | undefined> {
+  const { roomId, userId } = request;
+  try {
+    const voucher = await authorisingUserFor(ctx, await servedRoom(ctx, roomId), userId);
+    const vouched = voucher === undefined ? {} : { join_authorised_via_users_server: voucher };
+    const event = await createEvent(ctx, {
+      roomId,
+      sender: userId,
+      type: "m.room.member",
+      stateKey: userId,
+      content: { ...request.content, ...vouched, membership: "join" },
+    });
+    return { roomId, eventId: event.eventId, partial: false };
+  } catch (error) {
+    const otherMayKnow = error instanceof MatrixError && (error.status === 403 || error.status === 400);
+    if (otherMayKnow && request.via.length > 0) return undefined;
+    throw error;
+  }
+}
+
+/** The caller's servers first, then whoever the room's or an inviter's id names. */
+async function serversToAsk(ctx: RoomsContext, { roomId, userId, via }: RoomToJoin): Promise<readonly ServerName[]> {
+  const servers = new Set(via);
+  const known = await partialRoom(ctx.database.pool, roomId);
+  if (typeof known?.joinedVia === "string") servers.add(known.joinedVia);
+  const inviter = await inviterOf(ctx, roomId, userId);
+  if (inviter !== undefined) servers.add(inviter);
+  const ofRoomId = serverNameOf(roomId);
+  if (ofRoomId !== undefined) servers.add(ofRoomId);
+  servers.delete(ctx.serverName);
+  return [...servers].slice(0, MAX_ATTEMPTS);
+}
+
+/** Whoever invited the user is in the room. */
+async function inviterOf(ctx: RoomsContext, roomId: RoomId, userId: UserId): Promise<ServerName | undefined> {
+  const { pool } = ctx.database;
+  const memberships = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
+  const invitation = memberships.find((one) => one.roomId === roomId && one.membership === "invite");
+  const event = invitation === undefined ? undefined : await loadEvent(pool, invitation.eventId);
+  return event === undefined ? undefined : serverNameOf(event.pdu.sender);
+}
+
+async function joinByHandshake(
+  ctx: RoomsContext,
+  request: RoomToJoin,
+  servers: readonly ServerName[],
+): Promise<RoomJoined> {
+  const { roomId, userId } = request;
+  try {
+    const { eventId, stored } = await shakeHands(ctx, { roomId, userId, content: request.content ?? {} }, servers);
+    if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, eventId);
+    return { roomId, eventId, partial: stored.partial };
+  } finally {
+    await endJoin(ctx.database.pool, roomId, userId);
+    // Not waited for: their past may have to be fetched from slow servers.
+    void receiveKeptPdus(ctx, roomId);
+  }
+}
+
+interface HandsShaken {
+  readonly eventId: EventId;
+  readonly stored: JoinStored;
+}
+
+/** make_join and send_join at one server after the other, until one of them lets us in or refuses for good. */
+async function shakeHands(
+  ctx: RoomsContext,
+  request: MembershipRequest,
+  servers: readonly ServerName[],
+): Promise<HandsShaken> {
+  const { roomId, userId } = request;
+  const failures: FederationFailure[] = [];
+  for (const server of servers) {
+    // From here on, PDUs of the room are kept: the resident may send them before its answer is stored.
+    await beginJoin(ctx.database.pool, { roomId, userId, since: ctx.now() });
+    const template = await attempt(() => makeJoin(ctx, server, request), failures);
+    if (template === undefined) {
+      if (!mayFailOverMakeJoin(failures.at(-1) as FederationFailure)) break;
+      continue;
+    }
+    const shaken = await attempt(() => sendAndStore(ctx, directed(template), request), failures);
+    if (shaken !== undefined) return shaken;
+    if (!mayFailOverSendJoin(failures.at(-1) as FederationFailure)) break;
+  }
+  for (const failure of failures) ctx.logger.info({ roomId, err: failure }, "a join attempt failed");
+  throw joinFailed(roomId, failures);
+}
+
+async function sendAndStore(
+  ctx: RoomsContext,
+  template: JoinTemplate,
+  request: MembershipRequest,
+): Promise<HandsShaken> {
+  const answer = await sendJoin(ctx, template, request);
+  return { eventId: answer.join.eventId, stored: await storeAnswer(ctx, answer) };
+}
+
+/** A restricted join is sent to the server of the user who authorises it, and to no other. */
+function directed(template: JoinTemplate): JoinTemplate {
+  return template.authorisedVia === undefined ? template : { ...template, server: template.authorisedVia };
+}
+
+async function attempt<T>(step: () => Promise<T>, failures: FederationFailure[]): Promise<T | undefined> {
+  try {
+    return await step();
+  } catch (error) {
+    if (!(error instanceof FederationFailure)) throw error;
+    failures.push(error);
+    return undefined;
+  }
+}
+
+async function storeAnswer(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinStored> {
+  try {
+    return await storeJoin(ctx, answer);
+  } catch (error) {
+    if (!(error instanceof PrevEventsMissing)) throw error;
+    // We know the room in full but not what the resident built the join on: it is received like any event.
+    await receiveVerifiedEvent(ctx, { origin: answer.server, event: answer.join, rules: answer.rules });
+    return { kind: "joined-too", partial: false };
+  }
+}
+
+/** Temporal being away must not fail a join: the reconciler starts the resync as soon as it is back. */
+async function startResync(ctx: RoomsContext, roomId: RoomId, joinEventId: EventId): Promise<void> {
+  try {
+    await ctx.resyncs.start(roomId, joinEventId);
+  } catch (error) {
+    ctx.logger.error({ err: error, roomId, joinEventId }, "the resync could not be started yet; it will be");
+  }
+}

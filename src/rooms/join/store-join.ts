@@ -1,0 +1,161 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
+import { prevEventIds, type Event } from "../../matrix/event.ts";
+import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from "../../matrix/state.ts";
+import { transaction, type Connection } from "../../storage/database.ts";
+import { insertOutliers, insertTimelineEvent } from "../../storage/events.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import {
+  addPartialRoomServers,
+  abandonPartialEvents,
+  deletePartialRoom,
+  insertPartialRoom,
+  markPartial,
+  partialRoom,
+} from "../../storage/partial-state.ts";
+import { deleteResyncControl } from "../../storage/resync-control.ts";
+import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
+import { loadStateEntries } from "../../storage/state-entries.ts";
+import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { currentStreamPosition, takeStreamPositions } from "../../storage/streams.ts";
+import { acceptEventWithin } from "../events/accept-event.ts";
+import { rejectionText } from "../events/authorize-outliers.ts";
+import type { RoomsContext } from "../context.ts";
+import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "../events/judge-event.ts";
+import type { JoinAnswer } from "./send-join.ts";
+import { storeState, type StateSource } from "../events/state-before-event.ts";
+import { applyCurrentState, computeCurrentState } from "../events/update-current-state.ts";
+
+export type JoinStored =
+  /** The room is new to us, or was left: this join decides what we know of it. */
+  | { readonly kind: "entered"; readonly partial: boolean }
+  /** Another of our users is in the room: its state, servers and resync stay as they are. */
+  | { readonly kind: "joined-too"; readonly partial: boolean };
+
+/**
+ * Stores a join and all that came with it in one transaction: the events, the state before the join, the join itself
+ * and, where members were omitted, the rows that mark room and join as partial.
+ *
+ * @throws FederationFailure where the auth rules refuse the join, AuthEventsMissing, PrevEventsMissing
+ */
+export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinStored> {
+  return await transaction(ctx.database, async (tx) => {
+    const { roomId } = answer.join;
+    await insertOrCorrectRoom(tx, { roomId, roomVersion: answer.rules.version });
+    const room = await lockRoom(tx, roomId);
+    // A room that we have a state of keeps the version that it has.
+    if (room?.roomVersion !== answer.rules.version) throw refused(answer, `the room's version is ${room?.roomVersion}`);
+    // The join too: the current state names it before its place in the timeline is known.
+    await insertOutliers(tx, [...answer.outliers, { event: answer.join, rejection: null }]);
+    const source: StateSource = { database: ctx.database, tx, roomId, rules: answer.rules };
+    const before = await stateBeforeJoin(source, answer);
+    if ((await localJoinedUsers(tx, roomId, ctx.serverName)).length > 0) {
+      await requireSameCreate(source, answer, { before, currentSnapshotId: room.currentSnapshotId });
+      return await joinToo(ctx, source, answer, before);
+    }
+    return await enter(ctx, source, answer, before);
+  });
+}
+
+async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise<StateMap> {
+  const entries = await loadStateEntries(source.tx, source.roomId, answer.stateEventIds);
+  const accepted = entries.filter((entry) => !entry.rejected);
+  const state = stateFromEntries(accepted.map((entry) => [stateKeyOf(entry.type, entry.stateKey), entry.eventId]));
+  if (state.size < accepted.length) {
+    throw refused(answer, "its send_join answer has two events for one key of the state");
+  }
+  const judgement = { tx: source.tx, rules: source.rules, event: answer.join };
+  // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
+  const judge = answer.membersOmitted ? judgeByPartialState : judgeByState;
+  const refusal = rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
+  if (refusal !== null) {
+    throw refused(answer, `the auth rules refuse the join that it completed: ${refusal}`);
+  }
+  return state;
+}
+
+function refused({ server }: JoinAnswer, reason: string): FederationFailure {
+  return new FederationFailure({ kind: "bad-response", server, reason });
+}
+
+/** A room in which we are has the create event that it has. */
+async function requireSameCreate(
+  { tx }: StateSource,
+  answer: JoinAnswer,
+  { before, currentSnapshotId }: { readonly before: StateMap; readonly currentSnapshotId: bigint | null },
+): Promise<void> {
+  if (currentSnapshotId === null) return;
+  const ours = await lookUpInSnapshot(tx, currentSnapshotId, "m.room.create", "");
+  if (ours === stateGet(before, "m.room.create", "")) return;
+  throw refused(answer, "its send_join answer has another create event than the room");
+}
+
+async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer, state: StateMap): Promise<JoinStored> {
+  const { tx, roomId } = source;
+  const { join } = answer;
+  await forgetOlderJoin(tx, roomId);
+  const before = await storeState(source, state, []);
+  const after = await storeState(source, withJoin(state, join), [before]);
+  const room = await lockRoom(tx, roomId);
+  const change = await computeCurrentState(source, room?.currentSnapshotId ?? null, [after]);
+
+  const position = await currentStreamPosition(tx);
+  const streamId = await takeStreamPositions(tx, 1);
+  await insertTimelineEvent(tx, {
+    event: join,
+    rejection: null,
+    softFailed: false,
+    stateBefore: before.snapshotId,
+    stateAfter: after.snapshotId,
+    streamId,
+  });
+  await setForwardExtremities(tx, roomId, [join.eventId]);
+  await applyCurrentState(ctx, source, change, { streamId, told: change.changes });
+  if (!answer.membersOmitted) return { kind: "entered", partial: false };
+
+  const { eventId: joinEventId } = join;
+  await insertPartialRoom(tx, { roomId, joinEventId, joinedVia: answer.server, deviceListsStreamId: position });
+  await addPartialRoomServers(tx, roomId, answer.servers);
+  await markPartial(tx, roomId, joinEventId);
+  return { kind: "entered", partial: true };
+}
+
+/** What an earlier, abandoned join left partial stays so in the past; the new join begins afresh. */
+async function forgetOlderJoin(tx: Connection, roomId: StateSource["roomId"]): Promise<void> {
+  await abandonPartialEvents(tx, roomId);
+  await deletePartialRoom(tx, roomId);
+  await clearResyncStateIds(tx, roomId);
+  await deleteResyncControl(tx, roomId);
+}
+
+/**
+ * The handshake has proved that the join is allowed; it is an event of the room like any other. Where we lack its
+ * prev_events, the state that came with it stands in for them.
+ */
+async function joinToo(
+  ctx: RoomsContext,
+  source: StateSource,
+  answer: JoinAnswer,
+  state: StateMap,
+): Promise<JoinStored> {
+  const partial = (await partialRoom(source.tx, source.roomId)) !== undefined;
+  // A light answer's state must not become the past of an event in a room that we know in full.
+  const foreign =
+    partial || !answer.membersOmitted
+      ? prevEventIds(answer.join.pdu).map((eventId) => ({ eventId, after: state }))
+      : [];
+  const { rejection, softFailed } = await acceptEventWithin(ctx, source.tx, {
+    event: answer.join,
+    origin: answer.server,
+    foreign,
+    foreignIsPartial: answer.membersOmitted,
+  });
+  if (rejection !== null || softFailed) {
+    throw refused(answer, `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`);
+  }
+  return { kind: "joined-too", partial };
+}
+
+function withJoin(state: StateMap, join: Event): StateMap {
+  return stateWith(state, "m.room.member", join.pdu.sender, join.eventId);
+}

@@ -1,0 +1,71 @@
+import type { Pdu } from "../../matrix/event.ts";
+
+/** What a client wants of the events of a timeline or a state; absent members want all. */
+export interface EventFilter {
+  readonly limit?: number | undefined;
+  readonly types?: readonly string[] | undefined;
+  readonly not_types?: readonly string[] | undefined;
+  readonly senders?: readonly string[] | undefined;
+  readonly not_senders?: readonly string[] | undefined;
+  readonly contains_url?: boolean | undefined;
+  readonly lazy_load_members?: boolean | undefined;
+}
+
+interface RoomFilter {
+  readonly rooms?: readonly string[] | undefined;
+  readonly not_rooms?: readonly string[] | undefined;
+  readonly include_leave?: boolean | undefined;
+  readonly state?: EventFilter | undefined;
+  readonly timeline?: EventFilter | undefined;
+}
+
+export interface Filter {
+  readonly room?: RoomFilter | undefined;
+}
+
+/**
+ * Whether the filter lets an event through.
+ *
+ * @see https://spec.matrix.org/v1.19/client-server-api/#filtering
+ */
+export function passesFilter(pdu: Pdu, filter: EventFilter): boolean {
+  const { types, not_types, senders, not_senders, contains_url } = filter;
+  return (
+    (types === undefined || types.some((pattern) => matchesType(pdu.type, pattern))) &&
+    !(not_types ?? []).some((pattern) => matchesType(pdu.type, pattern)) &&
+    (senders === undefined || senders.includes(pdu.sender)) &&
+    !(not_senders ?? []).includes(pdu.sender) &&
+    (contains_url === undefined || contains_url === (typeof pdu.content["url"] === "string"))
+  );
+}
+
+/** A `*` stands for any sequence of characters. */
+function matchesType(type: string, pattern: string): boolean {
+  const [start = "", ...rest] = pattern.split("*");
+  const end = rest.pop();
+  if (end === undefined) {
+    return type === pattern;
+  }
+  if (!type.startsWith(start) || !type.endsWith(end) || type.length < start.length + end.length) {
+    return false;
+  }
+  let at = start.length;
+  for (const part of rest) {
+    const found = type.indexOf(part, at);
+    if (found < 0) {
+      return false;
+    }
+    at = found + part.length;
+  }
+  return at <= type.length - end.length;
+}
+
+export function passesRoomFilter(roomId: string, { rooms, not_rooms }: RoomFilter): boolean {
+  return (rooms === undefined || rooms.includes(roomId)) && !(not_rooms ?? []).includes(roomId);
+}
+
+/** True where a filter can refuse events by what they are. */
+export function isSelective(filter: EventFilter): boolean {
+  const { types, not_types, senders, not_senders, contains_url } = filter;
+  return [types, not_types, senders, not_senders, contains_url].some((member) => member !== undefined);
+}

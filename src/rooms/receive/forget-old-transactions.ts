@@ -1,0 +1,53 @@
+import { forgetClientTransactions } from "../../storage/client-transactions.ts";
+import { forgetReceivedTransactions } from "../../storage/received-transactions.ts";
+import type { RoomsContext } from "../context.ts";
+import { createWakeUp } from "../send/wake-up.ts";
+
+const HOUR_MS = 60 * 60_000;
+const DAY_MS = 24 * HOUR_MS;
+
+/** A server repeats a transaction, under the same id, until it is answered: Synapse and others for days. */
+const RECEIVED_FOR_MS = 7 * DAY_MS;
+/** A client repeats a request while its user waits for it. */
+const OF_CLIENTS_FOR_MS = DAY_MS;
+
+/** Forgets the ids of transactions that nobody repeats any more, and what was answered to them. */
+export async function forgetOldTransactions(
+  ctx: RoomsContext,
+): Promise<{ readonly received: number; readonly ofClients: number }> {
+  const { pool } = ctx.database;
+  const now = ctx.now();
+  const received = await forgetReceivedTransactions(pool, now - RECEIVED_FOR_MS);
+  const ofClients = await forgetClientTransactions(pool, now - OF_CLIENTS_FOR_MS);
+  return { received, ofClients };
+}
+
+interface ForgettingTransactions {
+  /** Waits for what is under way. */
+  stop(): Promise<void>;
+}
+
+/** Forgets old transactions now and then every hour. */
+export function startForgettingTransactions(ctx: RoomsContext): ForgettingTransactions {
+  const bell = createWakeUp();
+  let stopping = false;
+  async function keepForgetting(): Promise<void> {
+    while (!stopping) {
+      try {
+        const forgotten = await forgetOldTransactions(ctx);
+        ctx.logger.debug(forgotten, "forgot old transactions");
+      } catch (error) {
+        ctx.logger.warn({ err: error }, "could not forget old transactions; tried again in an hour");
+      }
+      await bell.sleep(HOUR_MS);
+    }
+  }
+  const done = keepForgetting();
+  return {
+    async stop() {
+      stopping = true;
+      bell.ring();
+      await done;
+    },
+  };
+}

@@ -1,0 +1,144 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import type { JsonValue } from "../../matrix/json.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { loadEvent, type StoredEvent } from "../../storage/events.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import { roomRules } from "../../storage/rooms.ts";
+import { addWaitingPdu, deleteWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
+import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
+import type { RoomsContext } from "../context.ts";
+import { fetchEvents } from "../fetch/fetch-events.ts";
+import { fillGap } from "../fetch/fill-gap.ts";
+import { AuthEventsMissing } from "../events/judge-event.ts";
+import { isServerAllowed } from "./server-acl.ts";
+import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
+
+export interface ReceivedPdu {
+  readonly origin: ServerName;
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+  readonly pdu: JsonValue;
+}
+
+export type PduReceived =
+  /** Stored in the timeline: accepted, soft-failed or rejected, which the sender is not told. */
+  | { readonly kind: "stored"; readonly event: StoredEvent }
+  /** Kept until its past is known. */
+  | { readonly kind: "waiting"; readonly eventId: EventId }
+  | { readonly kind: "dropped"; readonly eventId?: EventId; readonly reason: string };
+
+/**
+ * Receives one PDU:
+ * 1.–3. format, signatures, content hash (`verify-pdus.ts`), and the room's server ACL;
+ * then what is missing of its past: auth events from the sender, prev_events by `/get_missing_events`;
+ * 4.–6. the auth rules, and its place in the room (`accept-event.ts`).
+ * An event whose past stays unknown is kept in `waiting_pdus` (`receive-waiting-pdus.ts`), never dropped.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
+ */
+export async function receivePdu(ctx: RoomsContext, received: ReceivedPdu): Promise<PduReceived> {
+  const { origin, roomId, rules, pdu } = received;
+  const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus: [pdu] });
+  const [event] = events;
+  if (event === undefined) {
+    const [drop] = dropped;
+    const id = drop?.eventId === undefined ? {} : { eventId: drop.eventId };
+    return { kind: "dropped", ...id, reason: drop?.reason ?? "it could not be read" };
+  }
+  if (!(await isServerAllowed(ctx, roomId, origin))) {
+    return { kind: "dropped", eventId: event.eventId, reason: "the server is banned from the room by its ACL" };
+  }
+  return await receiveVerifiedEvent(ctx, { origin, rules, event });
+}
+
+/** From the third check on. */
+export async function receiveVerifiedEvent(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
+  const { event } = received;
+  const existing = await loadEvent(ctx.database.pool, event.eventId);
+  if (existing !== undefined && !existing.outlier) return { kind: "stored", event: existing };
+  // Each kind of hole is filled once; what then still misses is left to the waiting table.
+  const first = await tryToAccept(ctx, received);
+  if (first.kind === "accepted") return await settled(ctx, first.event);
+  const filled = await fillHole(ctx, received, first.hole);
+  if (!filled) return await keepWaiting(ctx, received);
+  const second = await tryToAccept(ctx, received);
+  if (second.kind === "accepted") return await settled(ctx, second.event);
+  const filledAgain =
+    second.hole.constructor !== first.hole.constructor && (await fillHole(ctx, received, second.hole));
+  const third = filledAgain ? await tryToAccept(ctx, received) : second;
+  return third.kind === "accepted" ? await settled(ctx, third.event) : await keepWaiting(ctx, received);
+}
+
+type Hole = PrevEventsMissing | AuthEventsMissing;
+type Attempt =
+  | { readonly kind: "accepted"; readonly event: StoredEvent }
+  | { readonly kind: "hole"; readonly hole: Hole };
+
+async function tryToAccept(ctx: RoomsContext, { event, origin }: VerifiedEvent): Promise<Attempt> {
+  try {
+    return { kind: "accepted", event: await acceptEvent(ctx, { event, origin }) };
+  } catch (error) {
+    if (error instanceof PrevEventsMissing || error instanceof AuthEventsMissing) return { kind: "hole", hole: error };
+    throw error;
+  }
+}
+
+/** Whether the sender had anything to fill the hole with. */
+async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole): Promise<boolean> {
+  const { origin, rules, event } = received;
+  try {
+    if (hole instanceof PrevEventsMissing) return (await fillGap(ctx, received, hole.eventIds)) > 0;
+    const request = { roomId: event.roomId, rules, server: origin, eventIds: hole.eventIds };
+    return (await fetchEvents(ctx, request)) > 0;
+  } catch (error) {
+    if (!(error instanceof FederationFailure)) throw error;
+    ctx.logger.info(
+      { err: error, eventId: event.eventId },
+      "the past of an event could not be fetched from its sender",
+    );
+    return false;
+  }
+}
+
+async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
+  await deleteWaitingPdu(ctx.database.pool, event.eventId);
+  return { kind: "stored", event };
+}
+
+async function keepWaiting(ctx: RoomsContext, { event, origin }: VerifiedEvent): Promise<PduReceived> {
+  await addWaitingPdu(ctx.database.pool, {
+    eventId: event.eventId,
+    roomId: event.roomId,
+    origin,
+    pdu: event.pdu,
+    reason: "missing-prev-events",
+    receivedAt: ctx.now(),
+  });
+  return { kind: "waiting", eventId: event.eventId };
+}
+
+/**
+ * Handles the PDUs that arrived while the room was being joined, in the order of their arrival. What fails is left to
+ * the loop over all waiting PDUs.
+ */
+export async function receiveKeptPdus(ctx: RoomsContext, roomId: RoomId): Promise<void> {
+  try {
+    const kept = await waitingPdusOf(ctx.database.pool, roomId, { reason: "join-under-way" });
+    for (const one of kept) await receiveKeptPdu(ctx, one);
+  } catch (error) {
+    ctx.logger.error({ err: error, roomId }, "PDUs that were kept during a join could not be handled yet");
+  }
+}
+
+/** One of these, once no join is under way: it is received like any other, or waits on under its own id. */
+export async function receiveKeptPdu(ctx: RoomsContext, { eventId, roomId, origin, pdu }: WaitingPdu): Promise<void> {
+  const { pool } = ctx.database;
+  const rules = await roomRules(pool, roomId);
+  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (rules !== undefined && weAreIn) {
+    const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
+    if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
+  }
+  await deleteWaitingPdu(pool, eventId);
+}

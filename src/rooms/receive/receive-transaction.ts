@@ -1,0 +1,139 @@
+import { prevEventIds } from "../../matrix/event.ts";
+import { parsePdu } from "../../matrix/event-format.ts";
+import { topologicalOrder } from "../../matrix/event-graph.ts";
+import { sha256Base64 } from "../../matrix/hashes.ts";
+import { isEventId, isRoomId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
+import { isJsonObject, stringifyJson, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import { receivedTransaction, storeReceivedTransaction } from "../../storage/received-transactions.ts";
+import { roomRules } from "../../storage/rooms.ts";
+import { addWaitingPdu } from "../../storage/waiting-pdus.ts";
+import type { RoomsContext } from "../context.ts";
+import { receivePdu } from "./receive-pdu.ts";
+
+interface ReceivedTransaction {
+  readonly origin: ServerName;
+  readonly txnId: string;
+  readonly pdus: readonly JsonValue[];
+  readonly edus: readonly JsonValue[];
+}
+
+/** By event id: empty for a PDU that was taken (also a rejected one), else why it was not. */
+type TransactionResults = Readonly<Record<EventId, { readonly error?: string }>>;
+
+/**
+ * Handles a transaction: rooms side by side, the PDUs of a room in the order of its graph. Returns only when each PDU
+ * is stored, kept or dropped; a repeated transaction gets the first one's answer.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#transactions
+ */
+export async function receiveTransaction(
+  ctx: RoomsContext,
+  transaction: ReceivedTransaction,
+): Promise<TransactionResults> {
+  const { origin, txnId, pdus } = transaction;
+  const { pool } = ctx.database;
+  await ctx.federation.noteServerAlive(origin);
+  const answered = await receivedTransaction(pool, origin, txnId);
+  if (answered !== undefined) return answered as TransactionResults;
+
+  const byRoom = new Map<RoomId, JsonObject[]>();
+  for (const pdu of pdus) {
+    // A PDU without a room can't even be named in the answer.
+    if (!isJsonObject(pdu) || !isRoomId(pdu["room_id"])) continue;
+    const ofRoom = byRoom.get(pdu["room_id"]) ?? [];
+    ofRoom.push(pdu);
+    byRoom.set(pdu["room_id"], ofRoom);
+  }
+  const results = await Promise.all(
+    [...byRoom].map(([roomId, ofRoom]) => receiveRoomPdus(ctx, { origin, roomId, pdus: ofRoom })),
+  );
+  const answer: TransactionResults = Object.assign({}, ...results);
+  await storeReceivedTransaction(pool, { origin, txnId, response: answer });
+  return answer;
+}
+
+interface RoomPdus {
+  readonly origin: ServerName;
+  readonly roomId: RoomId;
+  readonly pdus: readonly JsonObject[];
+}
+
+async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<TransactionResults> {
+  const { pool } = ctx.database;
+  const { roomId, origin } = input;
+  // In this order: a join that ends in between has put us into the room.
+  const joining = await isJoinUnderWay(pool, roomId);
+  const rules = await roomRules(pool, roomId);
+  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (!weAreIn && joining) return await keepUntilJoined(ctx, input);
+  if (rules === undefined || !weAreIn) return allDropped(input, rules, "this server is not in the room");
+
+  const results: Record<EventId, { error?: string }> = {};
+  for (const pdu of inGraphOrder(input.pdus, rules)) {
+    const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
+    switch (result.kind) {
+      case "stored":
+        results[result.event.eventId] = {};
+        break;
+      case "waiting":
+        results[result.eventId] = {};
+        break;
+      case "dropped":
+        ctx.logger.info({ origin, roomId, eventId: result.eventId, reason: result.reason }, "a PDU was dropped");
+        if (result.eventId !== undefined) results[result.eventId] = { error: result.reason };
+    }
+  }
+  return results;
+}
+
+/** Parents first, so that a shuffled transaction leaves no gaps; those that can't be read come last. */
+function inGraphOrder(pdus: readonly JsonObject[], rules: RoomVersionRules): readonly JsonObject[] {
+  const unreadable: JsonObject[] = [];
+  const events = pdus.flatMap((pdu) => {
+    const verdict = parsePdu(pdu, rules);
+    if (verdict.ok) return [verdict.event];
+    unreadable.push(pdu);
+    return [];
+  });
+  const { ordered, cyclic } = topologicalOrder(events, (event) => prevEventIds(event.pdu));
+  return [...[...ordered, ...cyclic].map((event) => event.pdu), ...unreadable];
+}
+
+/**
+ * The room's version, and with it the events' ids, may not be known before the join is stored. And nothing is checked
+ * yet: under ids of their own, so that no server can put something else in the place of an event to come.
+ */
+async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: RoomPdus): Promise<TransactionResults> {
+  const results: Record<EventId, { error?: string }> = {};
+  const rules = await roomRules(ctx.database.pool, roomId);
+  const receivedAt = ctx.now();
+  for (const [index, pdu] of (rules === undefined ? pdus : inGraphOrder(pdus, rules)).entries()) {
+    const eventId: EventId = `$kept-${sha256Base64(origin + stringifyJson(pdu))}`;
+    await addWaitingPdu(ctx.database.pool, {
+      eventId,
+      roomId,
+      origin,
+      pdu,
+      reason: "join-under-way",
+      receivedAt: receivedAt + index,
+      retryAt: receivedAt,
+    });
+    const id = idOf(pdu, rules);
+    if (id !== undefined) results[id] = {};
+  }
+  return results;
+}
+
+function allDropped(input: RoomPdus, rules: RoomVersionRules | undefined, error: string): TransactionResults {
+  const ids = input.pdus.map((pdu) => idOf(pdu, rules)).filter((id) => id !== undefined);
+  return Object.fromEntries(ids.map((id) => [id, { error }]));
+}
+
+function idOf(pdu: JsonObject, rules: RoomVersionRules | undefined): EventId | undefined {
+  if (rules === undefined) return isEventId(pdu["event_id"]) ? pdu["event_id"] : undefined;
+  const verdict = parsePdu(pdu, rules);
+  return verdict.ok ? verdict.event.eventId : undefined;
+}

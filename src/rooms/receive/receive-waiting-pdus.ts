@@ -1,0 +1,216 @@
+import { setMaxListeners } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { FederationFailure } from "../../federation-client/failures.ts";
+import { prevEventIds, type Event } from "../../matrix/event.ts";
+import { parsePdu } from "../../matrix/event-format.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import { serverNameOf } from "../../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { hasState, loadEvents } from "../../storage/events.ts";
+import { forgetStaleJoins, isJoinUnderWay } from "../../storage/joins-under-way.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import { partialRoom } from "../../storage/partial-state.ts";
+import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { roomRules } from "../../storage/rooms.ts";
+import {
+  deleteWaitingPdu,
+  dueWaitingPdus,
+  postponeWaitingPdu,
+  whichWait,
+  type WaitingPdu,
+} from "../../storage/waiting-pdus.ts";
+import type { RoomsContext } from "../context.ts";
+import type { VerifiedEvent } from "../events/verify-pdus.ts";
+import { fetchForeignState } from "../fetch/fetch-foreign-state.ts";
+import { PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
+import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
+import { serversForResync } from "../resync/resync-servers.ts";
+
+/** Between two looks at the table. */
+const INTERVAL_MS = 1_000;
+
+const AT_ONCE = 50;
+
+const ROOMS_AT_ONCE = 10;
+
+/** Attempts after which other servers of the room than the sender's are asked too. */
+const OTHERS_AFTER_ATTEMPTS = 2;
+const MOST_OTHERS = 5;
+
+/** A join notes each server that it tries; one that has not for so long was ended by a crash. */
+const JOIN_ABANDONED_AFTER_MS = 30 * 60_000;
+
+/** The wait doubles with each attempt, up to this. */
+const MOST_BACK_OFF_MS = 5 * 60_000;
+
+/** An event whose past nobody could tell for this long is given up; later events of the room bring it back. */
+const GIVE_UP_AFTER_MS = 24 * 60 * 60_000;
+
+/** Handles the PDUs that wait for their past, until it is stopped. */
+export function startReceivingWaitingPdus(ctx: RoomsContext): { stop(): Promise<void> } {
+  const stopped = new AbortController();
+  // Each room's requests listen to it: many are no leak.
+  setMaxListeners(0, stopped.signal);
+  const done = receiveUntilStopped(ctx, stopped.signal);
+  return {
+    stop: async () => {
+      stopped.abort();
+      await done;
+    },
+  };
+}
+
+async function receiveUntilStopped(ctx: RoomsContext, stopped: AbortSignal): Promise<void> {
+  const busy = new Map<RoomId, Promise<void>>();
+  while (!stopped.aborted) {
+    try {
+      await startDue(ctx, busy, stopped);
+    } catch (error) {
+      // The database may be away for a while; what waits in it waits on.
+      ctx.logger.error({ err: error }, "waiting PDUs could not be handled");
+    }
+    await sleep(INTERVAL_MS, undefined, { signal: stopped }).catch(() => undefined);
+  }
+  await Promise.all(busy.values());
+}
+
+/** A room whose servers are slow holds up no other. */
+async function startDue(ctx: RoomsContext, busy: Map<RoomId, Promise<void>>, stopped: AbortSignal): Promise<void> {
+  for (const [roomId, waiting] of await dueByRoom(ctx, [...busy.keys()])) {
+    if (busy.size >= ROOMS_AT_ONCE) return;
+    const done = receiveInTurn(ctx, waiting, stopped).finally(() => busy.delete(roomId));
+    busy.set(roomId, done);
+  }
+}
+
+/** One round: each PDU that is due is tried again, the state at its missing prev_events fetched first. */
+export async function receiveWaitingPdus(ctx: RoomsContext): Promise<void> {
+  const rooms = await dueByRoom(ctx, []);
+  await Promise.all([...rooms.values()].map((waiting) => receiveInTurn(ctx, waiting)));
+}
+
+async function dueByRoom(
+  ctx: RoomsContext,
+  exceptRooms: readonly RoomId[],
+): Promise<ReadonlyMap<RoomId, readonly WaitingPdu[]>> {
+  const { pool } = ctx.database;
+  await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
+  const rooms = new Map<RoomId, WaitingPdu[]>();
+  for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE, exceptRooms })) {
+    const ofRoom = rooms.get(waiting.roomId) ?? [];
+    ofRoom.push(waiting);
+    rooms.set(waiting.roomId, ofRoom);
+  }
+  return rooms;
+}
+
+function isStopped(stopped: AbortSignal | undefined): boolean {
+  return stopped?.aborted === true;
+}
+
+/** Never fails: an event that we can't handle for a fault of ours must not hold up the others. */
+async function receiveInTurn(ctx: RoomsContext, ofRoom: readonly WaitingPdu[], stopped?: AbortSignal): Promise<void> {
+  for (const waiting of ofRoom) {
+    if (isStopped(stopped)) return;
+    try {
+      await receiveOne(ctx, waiting, stopped);
+    } catch (error) {
+      if (isStopped(stopped)) return;
+      const { roomId, eventId } = waiting;
+      ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
+      await postpone(ctx, waiting).catch((failure: unknown) => {
+        ctx.logger.error({ err: failure, roomId, eventId }, "a waiting PDU could not be postponed");
+      });
+    }
+  }
+}
+
+async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: AbortSignal | undefined): Promise<void> {
+  switch (waiting.reason) {
+    case "missing-prev-events":
+      return await receiveWaiting(ctx, waiting, stopped);
+    case "join-under-way":
+      // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
+      if (await isJoinUnderWay(ctx.database.pool, waiting.roomId)) return await postpone(ctx, waiting);
+      return await receiveKeptPdu(ctx, waiting);
+  }
+}
+
+async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu, signal: AbortSignal | undefined): Promise<void> {
+  const { pool } = ctx.database;
+  const { roomId } = waiting;
+  const hopeful = await stillWanted(ctx, waiting);
+  if (hopeful === undefined) return await deleteWaitingPdu(pool, waiting.eventId);
+  const { event, rules, origin } = hopeful;
+  const missing = await missingPrevEvents(ctx, event);
+  // Its turn comes when its parent's has come; but one that nobody helps must not stop the room.
+  if ((await whichWait(pool, missing, { attemptsBelow: PARENT_ATTEMPTS })).size > 0)
+    return await postpone(ctx, waiting);
+  const servers = missing.length === 0 ? [] : await serversToAsk(ctx, waiting, event);
+  for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers, ...(signal && { signal }) });
+  const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
+  if (result.kind !== "stored") return await postpone(ctx, waiting);
+  // The resync of a partial room may work with the same states, and forgets them at its end.
+  if ((await partialRoom(pool, roomId)) !== undefined) return;
+  for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
+}
+
+/** Undefined for an event that is given up: its room was left, or nobody could tell its past for too long. */
+async function stillWanted(ctx: RoomsContext, waiting: WaitingPdu): Promise<VerifiedEvent | undefined> {
+  const { pool } = ctx.database;
+  const { roomId, eventId, origin } = waiting;
+  const rules = await roomRules(pool, roomId);
+  const verdict = rules === undefined ? undefined : parsePdu(waiting.pdu, rules);
+  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  const tooOld = ctx.now() - waiting.receivedAt > GIVE_UP_AFTER_MS;
+  if (rules !== undefined && verdict?.ok === true && weAreIn && !tooOld) return { origin, rules, event: verdict.event };
+  ctx.logger.warn({ roomId, eventId, tooOld, weAreIn }, "a waiting PDU was given up");
+  return undefined;
+}
+
+/**
+ * The sender and whoever made the event know its past; after them, others of the room. While the room is partial, the
+ * server that we joined by comes first: what is told here may be what the resync builds on, and whoever pushes an event
+ * must not choose that.
+ */
+async function serversToAsk(ctx: RoomsContext, waiting: WaitingPdu, event: Event): Promise<readonly ServerName[]> {
+  const { roomId, origin, attempts } = waiting;
+  const near = [origin, serverNameOf(event.pdu.sender) ?? ""];
+  const inRoom = await serversForResync(ctx, { roomId });
+  const partial = await partialRoom(ctx.database.pool, roomId);
+  const first = partial === undefined ? [] : inRoom.slice(0, 1);
+  const others = attempts < OTHERS_AFTER_ATTEMPTS ? [] : inRoom.slice(0, MOST_OTHERS);
+  return [...new Set([...first, ...near, ...others])];
+}
+
+async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
+  const ids = prevEventIds(event.pdu);
+  const known = await loadEvents(ctx.database.pool, ids);
+  return ids.filter((id) => !hasState(known.get(id), event.roomId));
+}
+
+interface Past {
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+  readonly eventId: EventId;
+  readonly servers: readonly ServerName[];
+  readonly signal?: AbortSignal;
+}
+
+/** Fetches the state at a missing prev_event from the first server that has it. */
+async function fetchPast(ctx: RoomsContext, { servers, ...past }: Past): Promise<void> {
+  for (const server of servers) {
+    if (server === ctx.serverName || server === "") continue;
+    try {
+      if ((await fetchForeignState(ctx, { ...past, server })).kind === "complete") return;
+    } catch (error) {
+      if (!(error instanceof FederationFailure)) throw error;
+      ctx.logger.info({ err: error, eventId: past.eventId }, "the state at a missing prev_event could not be fetched");
+    }
+  }
+}
+
+async function postpone(ctx: RoomsContext, { eventId, attempts }: WaitingPdu): Promise<void> {
+  const wait = Math.min(MOST_BACK_OFF_MS, INTERVAL_MS * 2 ** Math.min(attempts, 20));
+  await postponeWaitingPdu(ctx.database.pool, eventId, ctx.now() + wait);
+}

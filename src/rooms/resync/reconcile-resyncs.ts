@@ -1,0 +1,25 @@
+import { listPartialRooms } from "../../storage/partial-state.ts";
+import { loadResyncControl } from "../../storage/resync-control.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import type { RoomsContext } from "../context.ts";
+import { nextResyncStep } from "./resync-next-step.ts";
+
+/**
+ * Sees to it that each partial room has its resync, unless it was cancelled: a join may have been stored while Temporal
+ * was away, and a workflow may have been terminated by hand. Starting one that runs changes nothing. A cancelled one
+ * has no workflow that would clear up when the last of our users leaves, so that it is done here.
+ */
+export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly started: number }> {
+  let started = 0;
+  for (const { roomId, joinEventId } of await listPartialRooms(ctx.database.pool)) {
+    if (joinEventId === null) continue;
+    // Read just before the start: of many rooms, one may be cancelled while others are started.
+    if ((await loadResyncControl(ctx.database, roomId))?.wish !== "cancelled") {
+      await ctx.resyncs.start(roomId, joinEventId);
+      started += 1;
+    } else if ((await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length === 0) {
+      await nextResyncStep(ctx, { roomId, joinEventId });
+    }
+  }
+  return { started };
+}

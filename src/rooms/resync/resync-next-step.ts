@@ -1,0 +1,96 @@
+import { prevEventIds } from "../../matrix/event.ts";
+import type { EventId, RoomId } from "../../matrix/identifiers.ts";
+import { transaction, type Connection } from "../../storage/database.ts";
+import { hasState, loadEvents, whichExist } from "../../storage/events.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
+import {
+  countPartialEvents,
+  abandonPartialEvents,
+  deletePartialRoom,
+  lockPartialRoom,
+  nextRepairableEvents,
+  partialRoom,
+} from "../../storage/partial-state.ts";
+import { deleteResyncControl } from "../../storage/resync-control.ts";
+import { clearResyncStateIds, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { lockRoom } from "../../storage/rooms.ts";
+import type { RoomsContext } from "../context.ts";
+
+/** Which join a resync works for: a re-join replaces it, and the old one must not touch the room any more. */
+export interface ResyncTarget {
+  readonly roomId: RoomId;
+  readonly joinEventId: EventId;
+}
+
+export type ResyncStep =
+  /** The states at these prev_events are missing. */
+  | { readonly kind: "fetch"; readonly eventIds: readonly EventId[]; readonly partialEvents: number }
+  /** All that these events' full state needs is stored. */
+  | { readonly kind: "repair"; readonly eventIds: readonly EventId[]; readonly partialEvents: number }
+  | { readonly kind: "finish" }
+  | { readonly kind: "superseded" }
+  | { readonly kind: "left" };
+
+/** Repaired between two heartbeats of the workflow. */
+const BATCH = 100;
+
+/**
+ * Which events next: those without a partial prev_event, in the order of their arrival. What is missing for their
+ * full state is fetched first.
+ */
+export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncStep> {
+  const { pool } = ctx.database;
+  const room = await partialRoom(pool, target.roomId);
+  if (room === undefined || room.joinEventId !== target.joinEventId) return { kind: "superseded" };
+  if ((await localJoinedUsers(pool, target.roomId, ctx.serverName)).length === 0) {
+    return await transaction(ctx.database, (tx) => giveUpRoom(ctx, tx, target));
+  }
+  const eventIds = await nextRepairableEvents(pool, target.roomId, BATCH);
+  if (eventIds.length === 0) return { kind: "finish" };
+  const partialEvents = await countPartialEvents(pool, target.roomId);
+  const missing = await missingStates(pool, target.roomId, eventIds);
+  if (missing.length > 0) return { kind: "fetch", eventIds: missing, partialEvents };
+  return { kind: "repair", eventIds, partialEvents };
+}
+
+/** The prev_events of these that are in no timeline and whose state is not wholly stored. */
+async function missingStates(
+  connection: Connection,
+  roomId: RoomId,
+  eventIds: readonly EventId[],
+): Promise<readonly EventId[]> {
+  const events = await loadEvents(connection, eventIds);
+  const wanted = new Set([...events.values()].flatMap((event) => prevEventIds(event.pdu)));
+  const prevEvents = await loadEvents(connection, [...wanted]);
+  const missing: EventId[] = [];
+  for (const id of wanted) {
+    const prev = prevEvents.get(id);
+    if (hasState(prev, roomId)) continue;
+    if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.push(id);
+  }
+  return missing;
+}
+
+/** An answer to `/state_ids` is there, and every event that it names. */
+async function isStateWhole(connection: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {
+  const told = await loadResyncStateIds(connection, roomId, eventId);
+  if (told === undefined) return false;
+  const ids = new Set([...told.stateEventIds, ...told.authEventIds]);
+  return (await whichExist(connection, [...ids])).size === ids.size;
+}
+
+/** Nobody of ours is in the room any more: what was partial stays as it is, and the room can be joined again. */
+async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarget): Promise<ResyncStep> {
+  await lockRoom(tx, target.roomId);
+  const room = await lockPartialRoom(tx, target.roomId);
+  if (room === undefined || room.joinEventId !== target.joinEventId) return { kind: "superseded" };
+  if ((await localJoinedUsers(tx, target.roomId, ctx.serverName)).length > 0) {
+    const partial = await nextRepairableEvents(tx, target.roomId, BATCH);
+    return { kind: "repair", eventIds: partial, partialEvents: partial.length };
+  }
+  await abandonPartialEvents(tx, target.roomId);
+  await deletePartialRoom(tx, target.roomId);
+  await clearResyncStateIds(tx, target.roomId);
+  await deleteResyncControl(tx, target.roomId);
+  return { kind: "left" };
+}

@@ -1,0 +1,135 @@
+import { prevEventIds, type Event } from "../../matrix/event.ts";
+import type { EventId } from "../../matrix/identifiers.ts";
+import { rulesOf } from "../../matrix/room-versions.ts";
+import { transaction, type Connection } from "../../storage/database.ts";
+import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../../storage/events.ts";
+import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../../storage/partial-state.ts";
+import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
+import { appendUnPartialStatedEvent, takeStreamPositions } from "../../storage/streams.ts";
+import { rejectionText } from "../events/authorize-outliers.ts";
+import type { RoomsContext } from "../context.ts";
+import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
+import { judgeByAuthEvents, judgeByState } from "../events/judge-event.ts";
+import { newsForClients, recomputeRoom } from "../events/recompute-room.ts";
+import type { ResyncTarget } from "./resync-next-step.ts";
+import { stateAfterEvent, stateBeforeEvent, type StateSource } from "../events/state-before-event.ts";
+import { applyCurrentState } from "../events/update-current-state.ts";
+
+export type EventsRepaired =
+  | { readonly kind: "repaired"; readonly count: number; readonly rejectionsChanged: number }
+  | { readonly kind: "superseded" };
+
+interface RepairedEvent {
+  readonly eventId: EventId;
+  readonly rejectionStatusChanged: boolean;
+}
+
+/** One transaction holds this many repairs: few enough to heartbeat between two. */
+const REPAIRS_PER_TRANSACTION = 25;
+
+/**
+ * Gives partial events their full state: computed, judged anew in both directions, stored, and the row in
+ * `partial_state_events` deleted in the same transaction, which is the resync's checkpoint.
+ *
+ * @param onProgress told after each transaction
+ */
+export async function repairEvents(
+  ctx: RoomsContext,
+  target: ResyncTarget,
+  eventIds: readonly EventId[],
+  onProgress?: () => void,
+): Promise<EventsRepaired> {
+  let count = 0;
+  let rejectionsChanged = 0;
+  for (let start = 0; start < eventIds.length; start += REPAIRS_PER_TRANSACTION) {
+    const ids = eventIds.slice(start, start + REPAIRS_PER_TRANSACTION);
+    const repaired = await transaction(ctx.database, (tx) => repairWithin(ctx, tx, target, ids));
+    if (repaired === undefined) return { kind: "superseded" };
+    count += repaired.length;
+    rejectionsChanged += repaired.filter((one) => one.rejectionStatusChanged).length;
+    onProgress?.();
+  }
+  return { kind: "repaired", count, rejectionsChanged };
+}
+
+async function repairWithin(
+  ctx: RoomsContext,
+  tx: Connection,
+  target: ResyncTarget,
+  eventIds: readonly EventId[],
+): Promise<readonly RepairedEvent[] | undefined> {
+  const room = await lockRoom(tx, target.roomId);
+  const partial = await lockPartialRoom(tx, target.roomId);
+  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
+  if (room === undefined || rules === undefined || partial?.joinEventId !== target.joinEventId) return undefined;
+
+  const source: StateSource = { database: ctx.database, tx, roomId: target.roomId, rules };
+  const repaired: RepairedEvent[] = [];
+  for (const eventId of eventIds) {
+    const one = await repairOrForget(source, eventId);
+    if (one !== undefined) repaired.push(one);
+  }
+  if (repaired.length === 0) return repaired;
+  // At once, not at the end: a refused event must be no prev_event of ours meanwhile.
+  const changed = repaired.some((one) => one.rejectionStatusChanged);
+  const anew = changed ? await recomputeRoom(source, room, target.joinEventId) : undefined;
+  const first = await takeStreamPositions(tx, repaired.length);
+  for (const [index, one] of repaired.entries()) {
+    await appendUnPartialStatedEvent(tx, { streamId: first + BigInt(index), ...one });
+  }
+  if (anew !== undefined) {
+    await setForwardExtremities(tx, target.roomId, anew.extremities);
+    await applyCurrentState(ctx, source, anew.change, { streamId: first, told: newsForClients(ctx, anew.change) });
+  }
+  return repaired;
+}
+
+/** A state that was told and can't be used, or is gone, is forgotten: the next step fetches it anew. */
+async function repairOrForget(source: StateSource, eventId: EventId): Promise<RepairedEvent | undefined> {
+  try {
+    return await repairEvent(source, eventId);
+  } catch (error) {
+    if (!(error instanceof ForeignStateUnusable)) throw error;
+    await deleteResyncStateIds(source.tx, source.roomId, error.eventId);
+    return undefined;
+  }
+}
+
+/** Nothing happens to an event that another worker has repaired, or whose past is not repaired yet. */
+async function repairEvent(source: StateSource, eventId: EventId): Promise<RepairedEvent | undefined> {
+  const { tx } = source;
+  const event = await loadEvent(tx, eventId);
+  if (event === undefined || !(await partialEventIds(tx, [eventId])).has(eventId)) return undefined;
+  const prevIds = prevEventIds(event.pdu);
+  if ((await partialEventIds(tx, prevIds)).size > 0) return undefined;
+
+  const known = await loadEvents(tx, prevIds);
+  const placed = [...known.values()].filter((prev) => hasState(prev, source.roomId));
+  const placedIds = new Set(placed.map((prev) => prev.eventId));
+  const foreign = [];
+  for (const id of prevIds) if (!placedIds.has(id)) foreign.push(await foreignStateAfter(source, id));
+
+  const before = await stateBeforeEvent(source, placed, foreign);
+  const rejection = await judgeAnew(source, event, before.state);
+  const judged: Event = { ...event, rejected: rejection !== null };
+  const after = await stateAfterEvent(source, before, judged);
+  await updateEventState(tx, eventId, {
+    stateBefore: before.snapshotId,
+    stateAfter: after.snapshotId,
+    rejection,
+    softFailed: event.softFailed,
+  });
+  await deletePartialEvent(tx, eventId);
+  return { eventId, rejectionStatusChanged: event.rejected !== judged.rejected };
+}
+
+/** Check 4 does not depend on the state, so what it refused stays refused; check 5 is asked again. */
+async function judgeAnew(
+  source: StateSource,
+  event: StoredEvent,
+  before: Parameters<typeof judgeByState>[1],
+): Promise<string | null> {
+  const judgement = { tx: source.tx, rules: source.rules, event: { ...event, rejected: false } };
+  return rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judgeByState(judgement, before));
+}

@@ -1,0 +1,90 @@
+import { MatrixError } from "../../federation-api/matrix-error.ts";
+import type { Event, Pdu } from "../../matrix/event.ts";
+import { eventIdOf } from "../../matrix/hashes.ts";
+import { serverNameOf } from "../../matrix/identifiers.ts";
+import type { ServerName, UserId } from "../../matrix/identifiers.ts";
+import { isJsonObject } from "../../matrix/json.ts";
+import type { JsonObject } from "../../matrix/json.ts";
+import { rulesOf } from "../../matrix/room-versions.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { transaction } from "../../storage/database.ts";
+import { loadEvents } from "../../storage/events.ts";
+import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
+import { acceptEvent } from "../events/accept-event.ts";
+import { authEventIdsFor, buildEvent } from "../events/build-event.ts";
+import type { EventDraft } from "../events/build-event.ts";
+import type { RoomsContext } from "../context.ts";
+import { judgeByState } from "../events/judge-event.ts";
+import { stateBeforeEvent } from "../events/state-before-event.ts";
+import { inviteRoomState } from "../read/stripped-state.ts";
+
+interface Draft {
+  readonly event: Event;
+  readonly rules: RoomVersionRules;
+  readonly roomState: readonly JsonObject[];
+}
+
+/**
+ * Invites a user of another server: the event is made, shown to that server, which signs it, and accepted by us after
+ * that. The room is not locked while we wait for the answer.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room
+ */
+export async function inviteRemoteUser(ctx: RoomsContext, draft: EventDraft, target: UserId): Promise<void> {
+  const { event, rules, roomState } = await prepare(ctx, draft);
+  const server = serverNameOf(target);
+  if (server === undefined) {
+    throw new MatrixError(400, "M_INVALID_PARAM", `${target} names no server`);
+  }
+  const answered = await ctx.federation.invite(server, {
+    roomId: draft.roomId,
+    eventId: event.eventId,
+    roomVersion: rules.version,
+    pdu: event.pdu,
+    inviteRoomState: roomState,
+  });
+  const signed: Event = { ...event, pdu: withSignatureOf(server, event.pdu, answered) };
+  if (eventIdOf(signed.pdu, rules) !== event.eventId) {
+    throw new MatrixError(502, "M_UNKNOWN", `${server} answered the invitation with another event`);
+  }
+  const stored = await acceptEvent(ctx, { event: signed, origin: ctx.serverName });
+  if (stored.rejection !== null || stored.softFailed) {
+    throw refused(stored.rejection ?? "the room's current state does not allow it");
+  }
+}
+
+async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
+  return transaction(ctx.database, async (tx) => {
+    const room = await lockRoom(tx, draft.roomId);
+    const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
+    if (room === undefined || rules === undefined || room.currentSnapshotId === null) {
+      throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
+    }
+    const extremities = await loadEvents(tx, await forwardExtremities(tx, draft.roomId));
+    const prevEvents = [...extremities.values()];
+    const before = await stateBeforeEvent({ database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
+    const ids = authEventIdsFor(draft, before.state, rules);
+    const authEvents = await loadEvents(tx, ids);
+    const place = { prevEvents, authEvents: ids.flatMap((id) => authEvents.get(id) ?? []), now: ctx.now() };
+    const event = buildEvent(draft, place, rules, ctx);
+    const verdict = await judgeByState({ tx, rules, event }, before.state);
+    if (!verdict.allowed) {
+      throw refused(verdict.reason);
+    }
+    return { event, rules, roomState: await inviteRoomState(tx, before.snapshotId) };
+  });
+}
+
+function refused(reason: string): MatrixError {
+  return new MatrixError(403, "M_FORBIDDEN", `The room does not allow this: ${reason}`);
+}
+
+/** Our own event with the other server's signature: nothing else of the answer is of use. */
+function withSignatureOf(server: ServerName, pdu: Pdu, answered: JsonObject): Pdu {
+  const signatures = answered["signatures"];
+  const theirs = isJsonObject(signatures) ? signatures[server] : undefined;
+  if (!isJsonObject(theirs)) {
+    throw new MatrixError(502, "M_UNKNOWN", `${server} did not sign the invitation`);
+  }
+  return { ...pdu, signatures: { ...pdu.signatures, [server]: theirs as Readonly<Record<string, string>> } };
+}

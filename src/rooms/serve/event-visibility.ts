@@ -1,0 +1,99 @@
+import type { Pdu } from "../../matrix/event.ts";
+import { serverNameOf } from "../../matrix/identifiers.ts";
+import type { EventId, ServerName, UserId } from "../../matrix/identifiers.ts";
+import { redact } from "../../matrix/redaction.ts";
+import { stateGet } from "../../matrix/state.ts";
+import { loadEvent, type StoredEvent } from "../../storage/events.ts";
+import { loadMemberships } from "../../storage/member-events.ts";
+import { members, type Membership } from "../../storage/memberships.ts";
+import { partialEventIds } from "../../storage/partial-state.ts";
+import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import type { RoomsContext } from "../context.ts";
+import { redactedForms } from "./serve-pdus.ts";
+import { isOurs, type ServedRoom } from "./served-room.ts";
+
+/**
+ * Events of one room as a server that is in it may have them. One that the history visibility hides is given in its
+ * redacted form: its place in the graph is no secret, and its hashes and signatures still hold.
+ *
+ * An event whose past we know only in part can't be judged: it is left out, unless it is ours. A rejected event is
+ * left out always, and one to which a redaction applies is given redacted.
+ *
+ * @see https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
+ */
+export async function pdusVisibleTo(
+  ctx: RoomsContext,
+  room: ServedRoom,
+  server: ServerName,
+  events: readonly StoredEvent[],
+): Promise<readonly Pdu[]> {
+  const partial = await partialEventIds(
+    ctx.database.pool,
+    events.map((event) => event.eventId),
+  );
+  const judge = visibilityJudge(ctx, room, server);
+  const redacted = await redactedForms(ctx, room.rules, events);
+  const pdus: Pdu[] = [];
+  for (const event of events) {
+    if (event.rejection !== null) continue;
+    const pdu = redacted.get(event.eventId) ?? event.pdu;
+    if (partial.has(event.eventId)) {
+      if (isOurs(ctx, event)) pdus.push(pdu);
+    } else {
+      pdus.push((await judge(event)) ? pdu : redact(event.pdu, room.rules));
+    }
+  }
+  return pdus;
+}
+
+/** Which memberships of a server's users let it see an event; undefined: it need have none. */
+const SEEN_BY: ReadonlyMap<unknown, readonly Membership[]> = new Map([
+  ["invited", ["join", "invite"]],
+  ["joined", ["join"]],
+]);
+
+function visibilityJudge(
+  ctx: RoomsContext,
+  room: ServedRoom,
+  server: ServerName,
+): (event: StoredEvent) => Promise<boolean> {
+  const verdicts = new Map<bigint, Promise<boolean>>();
+  let users: Promise<readonly UserId[]> | undefined;
+  const usersOfServer = async (): Promise<readonly UserId[]> => {
+    users ??= members(ctx.database.pool, room.roomId).then((all) =>
+      all.map((member) => member.userId).filter((userId) => serverNameOf(userId) === server),
+    );
+    return await users;
+  };
+  const sees = (snapshotId: bigint): Promise<boolean> => {
+    const known = verdicts.get(snapshotId) ?? stateShows(ctx, snapshotId, usersOfServer);
+    verdicts.set(snapshotId, known);
+    return known;
+  };
+  return async (event) => {
+    // An outlier is part of some state of the room or of an auth chain, which a server in the room may have whole.
+    if (event.outlier || event.stateBefore === null || event.stateAfter === null) return true;
+    // An event that changes the visibility or a membership counts under the more open of both.
+    return (await sees(event.stateAfter)) || (await sees(event.stateBefore));
+  };
+}
+
+async function stateShows(
+  ctx: RoomsContext,
+  snapshotId: bigint,
+  usersOfServer: () => Promise<readonly UserId[]>,
+): Promise<boolean> {
+  const { pool } = ctx.database;
+  const visibilityId = await lookUpInSnapshot(pool, snapshotId, "m.room.history_visibility", "");
+  const visibility = visibilityId === undefined ? undefined : await loadEvent(pool, visibilityId);
+  const seenBy = SEEN_BY.get(visibility?.pdu.content["history_visibility"]);
+  if (seenBy === undefined) return true;
+  const state = await loadState(ctx.database, snapshotId);
+  const ids: EventId[] = [];
+  for (const userId of await usersOfServer()) {
+    const id = stateGet(state, "m.room.member", userId);
+    if (id !== undefined) ids.push(id);
+  }
+  const memberships = await loadMemberships(pool, ids);
+  return [...memberships.values()].some((membership) => seenBy.includes(membership));
+}

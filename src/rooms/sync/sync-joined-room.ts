@@ -1,0 +1,116 @@
+import type { RoomId, UserId } from "../../matrix/identifiers.ts";
+import type { JsonObject } from "../../matrix/json.ts";
+import { restoredEvents } from "../../storage/changed-rooms.ts";
+import type { StoredEvent } from "../../storage/events.ts";
+import { loadRoom } from "../../storage/rooms.ts";
+import { toClientEvents } from "../read/client-events.ts";
+import type { RoomsContext } from "../context.ts";
+import { isSelective } from "../read/event-filter.ts";
+import { visibleEvents } from "../read/history-visibility.ts";
+import { stateForSync } from "./sync-state.ts";
+import { roomSummary } from "./sync-summary.ts";
+import { syncToken } from "./sync-token.ts";
+import type { SyncRequest } from "./sync.ts";
+import { visibleTimeline } from "../read/visible-timeline.ts";
+
+export interface RoomRange {
+  readonly roomId: RoomId;
+  /** Undefined where the client knows nothing of the room yet. */
+  readonly since: bigint | undefined;
+  readonly position: bigint;
+  /** The state at the end of the range. */
+  readonly snapshotId: bigint;
+  /** Where the user has left the room. */
+  readonly leftAt: bigint | undefined;
+  /** The resync has come to its end within the range. */
+  readonly isCompleted?: boolean;
+  /** Users whose names the client needs besides those of the timeline's senders. */
+  readonly heroes?: readonly UserId[];
+}
+
+interface JoinedRoom {
+  readonly roomId: RoomId;
+  readonly since: bigint | undefined;
+  readonly position: bigint;
+  readonly isPartial: boolean;
+  readonly isCompleted: boolean;
+}
+
+const DEFAULT_LIMIT = 20;
+const MAX_LIMIT = 1_000;
+
+/** @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync_response-200_joined-room */
+export async function joinedRoom(
+  ctx: RoomsContext,
+  request: SyncRequest,
+  room: JoinedRoom,
+): Promise<JsonObject | undefined> {
+  const snapshotId = (await loadRoom(ctx.database.pool, room.roomId))?.currentSnapshotId ?? null;
+  if (snapshotId === null) {
+    return undefined;
+  }
+  const range = { ...room, snapshotId, leftAt: undefined };
+  const summary = await roomSummary(ctx, request, range, room.isPartial);
+  const part = await roomUpTo(ctx, request, { ...range, heroes: summary?.["m.heroes"] ?? [] });
+  // What changed may be hidden from this user, or of no interest to the filter.
+  const isEmpty = part.timeline.events.length === 0 && part.state.length === 0 && !room.isCompleted;
+  if (isEmpty && room.since !== undefined && !request.fullState) {
+    return undefined;
+  }
+  return {
+    timeline: part.timeline,
+    ...stateGroup(request, part.state),
+    ...(summary === undefined ? {} : { summary }),
+    unread_notifications: { highlight_count: 0, notification_count: 0 },
+  };
+}
+
+interface RoomPart {
+  readonly timeline: { readonly events: readonly JsonObject[]; readonly limited: boolean; readonly prev_batch: string };
+  readonly state: readonly JsonObject[];
+}
+
+/** The state under the name by which the client has asked for it. */
+export function stateGroup({ stateAfter }: SyncRequest, events: readonly JsonObject[]): JsonObject {
+  return { [stateAfter ? "state_after" : "state"]: { events } };
+}
+
+/** The timeline of the range, its newest end if it is too long, and the state that led up to it. */
+export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: RoomRange): Promise<RoomPart> {
+  const viewer = { userId: request.requester.userId, leftAt: range.leftAt, snapshotId: range.snapshotId };
+  const filter = request.filter.room?.timeline ?? {};
+  const page = await visibleTimeline(ctx, range.roomId, viewer, {
+    from: range.position,
+    to: range.since,
+    direction: "backward",
+    limit: Math.min(filter.limit ?? DEFAULT_LIMIT, MAX_LIMIT),
+    filter,
+  });
+  const arrived = page.events.toReversed();
+  const limited = page.next !== undefined;
+  const restored = limited || isSelective(filter) ? [] : await restoredSince(ctx, range);
+  const events = [...(await visibleEvents(ctx, viewer, restored)), ...arrived];
+  const state = await stateForSync(ctx, request, { ...range, timeline: events, limited });
+  const device = request.requester;
+  return {
+    timeline: {
+      events: await toClientEvents(ctx, events, { withRoomId: false, device, withPrevContent: true }),
+      limited,
+      prev_batch: syncToken(startOf(arrived) ?? page.next ?? range.position),
+    },
+    state: await toClientEvents(ctx, state, { withRoomId: false }),
+  };
+}
+
+async function restoredSince(
+  ctx: RoomsContext,
+  { roomId, since, position }: RoomRange,
+): Promise<readonly StoredEvent[]> {
+  return since === undefined ? [] : restoredEvents(ctx.database.pool, roomId, { from: since, to: position });
+}
+
+/** The position before the first event. */
+function startOf([first]: readonly StoredEvent[]): bigint | undefined {
+  const streamId = first?.streamId ?? null;
+  return streamId === null ? undefined : streamId - 1n;
+}

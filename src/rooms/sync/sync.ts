@@ -1,0 +1,58 @@
+import type { UserId } from "../../matrix/identifiers.ts";
+import type { JsonObject } from "../../matrix/json.ts";
+import type { Filter } from "../read/event-filter.ts";
+import type { ReadContext } from "../read/full-state-wait.ts";
+import { syncRooms } from "./sync-rooms.ts";
+import type { RoomsToSync } from "./sync-rooms.ts";
+import { syncToken } from "./sync-token.ts";
+
+export interface SyncRequest {
+  readonly requester: { readonly userId: UserId; readonly deviceId: string };
+  /** What the client has seen: undefined for the first time. */
+  readonly since: bigint | undefined;
+  readonly filter: Filter;
+  readonly fullState: boolean;
+  /** The client wants the state behind the timeline instead of that before it. */
+  readonly stateAfter: boolean;
+  /** How long to wait for news, in milliseconds; nothing waits in a first sync. */
+  readonly timeoutMs: number;
+  /** Ends the wait. */
+  readonly signal: AbortSignal;
+}
+
+/** While waiting, what nobody is woken for is found at the latest after so long. */
+const MAX_WAIT_MS = 600_000;
+
+/**
+ * What has become of a user's rooms since they last asked, as soon as there is anything.
+ *
+ * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
+ */
+export async function sync(ctx: ReadContext, request: SyncRequest): Promise<JsonObject> {
+  const deadline = performance.now() + Math.min(request.timeoutMs, MAX_WAIT_MS);
+  for (;;) {
+    const position = await ctx.stream.current();
+    const rooms = await syncRooms(ctx, request, position);
+    const timeLeft = deadline - performance.now();
+    const answersAtOnce = request.since === undefined || request.fullState || !isEmpty(rooms);
+    if (answersAtOnce || timeLeft <= 0) {
+      return responseOf(position, rooms);
+    }
+    if (!(await ctx.stream.past(position, { timeoutMs: timeLeft, signal: request.signal }))) {
+      return responseOf(position, rooms);
+    }
+  }
+}
+
+function isEmpty(rooms: RoomsToSync): boolean {
+  return Object.values(rooms).every((group) => Object.keys(group).length === 0);
+}
+
+/** A client counts a missing group as an empty one. */
+function responseOf(position: bigint, rooms: RoomsToSync): JsonObject {
+  const groups = Object.entries(rooms).filter(([, group]) => Object.keys(group).length > 0);
+  return {
+    next_batch: syncToken(position),
+    ...(groups.length === 0 ? {} : { rooms: Object.fromEntries(groups) }),
+  };
+}
