@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { serverNameOf, type EventId, type UserId } from "../../src/matrix/identifiers.ts";
 import { ROOM_VERSIONS } from "../../src/matrix/room-versions.ts";
 import { stateKeyOf } from "../../src/matrix/state.ts";
@@ -8,27 +8,14 @@ import { leaveRoom } from "../../src/rooms/join/leave-room.ts";
 import { receiveWaitingPdus } from "../../src/rooms/receive/receive-waiting-pdus.ts";
 import { countWaitingPdus } from "../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
-import { startResident, type Resident } from "../resident/resident.ts";
-import { openTestDatabase } from "../support/database.ts";
+import { openScene } from "../support/scene.ts";
 import { driveResync } from "../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../support/in-process-sidecar.ts";
 
 /** The seed can be set to try other rooms, and their number to try more. */
 const SEED = Number(process.env["RANDOM_ROOMS_SEED"] ?? 20_261_122);
 const ROOMS = Number(process.env["RANDOM_ROOMS"] ?? 150);
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 /** Something that happens in the room while its state is partial; numbers are read modulo what there is to choose. */
 interface Happening {

@@ -1,26 +1,13 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { backfillHistory } from "../../../src/rooms/fetch/backfill-history.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { readMessages } from "../../../src/rooms/read/read-messages.ts";
 import { timeline } from "../../../src/storage/timeline.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { startResident, type Resident } from "../../resident/resident.ts";
-import { openTestDatabase } from "../../support/database.ts";
+import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 async function enter(label: string): Promise<{ room: HostedRoom; joinEventId: `$${string}` }> {
   const room = resident.hostRoom({ members: 8, servers: 2, messages: 0, forks: 0, label });

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import { serverNameOf, type EventId } from "../../../src/matrix/identifiers.ts";
@@ -15,24 +15,11 @@ import { clearResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import { composeEvent } from "../../resident/compose-event.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { startResident, type Resident } from "../../resident/resident.ts";
 import { identityIn } from "../../resident/world.ts";
-import { openTestDatabase } from "../../support/database.ts";
+import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 let members = 130;
 

@@ -1,26 +1,13 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { ROOM_VERSIONS } from "../../../src/matrix/room-versions.ts";
 import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { countPartialEvents, partialRoom, partialRoomServers } from "../../../src/storage/partial-state.ts";
-import { startResident, type Resident } from "../../resident/resident.ts";
-import { openTestDatabase } from "../../support/database.ts";
+import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 describe("joinRoom", () => {
   for (const version of ROOM_VERSIONS) {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { createRoom } from "../../../src/rooms/send/create-room.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
@@ -13,23 +13,10 @@ import { joinedRooms } from "../../../src/storage/memberships.ts";
 import { countPartialEvents, partialRoom, partialRoomServers } from "../../../src/storage/partial-state.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { startResident, type Resident } from "../../resident/resident.ts";
-import { openTestDatabase } from "../../support/database.ts";
+import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 let members = 100;
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
@@ -14,23 +14,10 @@ import { loadResyncControl, storeResyncControl } from "../../../src/storage/resy
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../../src/storage/streams.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { startResident, type Resident } from "../../resident/resident.ts";
-import { openTestDatabase } from "../../support/database.ts";
+import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
 
-const database = await openTestDatabase();
-let resident: Resident;
-let sidecar: InProcessSidecar;
-
-beforeAll(async () => {
-  resident = await startResident();
-  sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
-});
-afterAll(async () => {
-  await sidecar.close();
-  await resident.close();
-});
+const { database, resident, sidecar } = await openScene();
 
 const MALLORY: UserId = "@mallory:server-001.rooms.test";
 const QUIET = { push: false };
