@@ -35,7 +35,13 @@ const retry = { initialInterval: "1s", backoffCoefficient: 2, maximumInterval: "
 const heartbeatTimeout = "5s";
 
 const quick = proxyActivities<Activities>({ startToCloseTimeout: "1m", heartbeatTimeout, retry });
-const long = proxyActivities<Activities>({ startToCloseTimeout: "1h", heartbeatTimeout, retry });
+const long = proxyActivities<Activities>({
+  startToCloseTimeout: "1h",
+  heartbeatTimeout,
+  retry,
+  // Two fetches of one state would do the work twice: the next begins when the cancelled one has ended.
+  cancellationType: "WAIT_CANCELLATION_COMPLETED",
+});
 
 /** A run's history stays small, however long the resync of a room takes. */
 const MAX_HISTORY_EVENTS = 2_000;
@@ -67,12 +73,15 @@ interface FollowedRoom {
   apply(event: ResyncEvent): void;
   /** Waits, unless a signal asks to go on. */
   rest(ms: number): Promise<void>;
+  /** Does the work, unless an operator meanwhile prefers another server than this one: undefined then. */
+  unlessAnotherIsPreferred<T>(server: string, work: () => Promise<T>): Promise<T | undefined>;
 }
 
 /** Keeps the state of the room's resync, takes signals, answers queries, and tells the Temporal UI. */
 function followRoom(input: ResyncInput): FollowedRoom {
   let state = initialState(input.carried);
   let wakeUps = 0;
+  let asking: { readonly server: string; readonly scope: CancellationScope } | undefined;
   const apply = (event: ResyncEvent): void => {
     const before = state;
     state = reduce(state, event);
@@ -87,6 +96,7 @@ function followRoom(input: ResyncInput): FollowedRoom {
   setHandler(preferServerSignal, (name) => {
     wakeUps += 1;
     apply({ type: "server-preferred", name });
+    if (asking !== undefined && asking.server !== name) asking.scope.cancel();
   });
   tellUi(input, undefined, state);
   return {
@@ -95,6 +105,19 @@ function followRoom(input: ResyncInput): FollowedRoom {
     rest: async (ms) => {
       const seen = wakeUps;
       await condition(() => wakeUps > seen, Math.max(1, ms));
+    },
+    unlessAnotherIsPreferred: async (server, work) => {
+      const scope = new CancellationScope();
+      asking = { server, scope };
+      try {
+        return await scope.run(work);
+      } catch (error) {
+        // The whole workflow's cancel is not ours to take.
+        if (!isCancellation(error) || CancellationScope.current().consideredCancelled) throw error;
+        return undefined;
+      } finally {
+        asking = undefined;
+      }
     },
   };
 }
@@ -166,8 +189,12 @@ async function askServer(
   { eventId, server: name }: { readonly eventId: string; readonly server: string },
 ): Promise<boolean> {
   room.apply({ type: "phase", phase: "fetching" });
-  const fetched = await long.fetchMissingState({ ...targetOf(input), eventId, server: name });
-  switch (fetched.kind) {
+  const fetched = await room.unlessAnotherIsPreferred(name, () =>
+    long.fetchMissingState({ ...targetOf(input), eventId, server: name }),
+  );
+  switch (fetched?.kind) {
+    case undefined:
+      return false;
     case "complete":
       room.apply({ type: "server-answered", name });
       room.apply({ type: "ids-left", count: 0 });

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
+import { Context } from "@temporalio/activity";
 import type { WorkflowHandle } from "@temporalio/client";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
 import {
@@ -69,6 +70,7 @@ export async function openWorkflowTheater(): Promise<WorkflowTheater> {
         connection: environment.nativeConnection,
         taskQueue,
         workflowBundle,
+        maxHeartbeatThrottleInterval: "1s",
         activities: activitiesOf(environment, story, told),
       });
       const input: ResyncInput = { roomId: "!room:example.org", joinEventId: "$join" };
@@ -85,6 +87,17 @@ export async function openWorkflowTheater(): Promise<WorkflowTheater> {
   };
 }
 
+/** As the real activities do: a cancel reaches an activity with its heartbeats. */
+async function beating<T>(work: () => T | Promise<T>): Promise<T> {
+  const context = Context.current();
+  const timer = setInterval(() => context.heartbeat(), 200);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 function activitiesOf(environment: TestWorkflowEnvironment, story: Story, told: Told): Activities {
   let finished = false;
   const steps = [...story.steps];
@@ -94,7 +107,7 @@ function activitiesOf(environment: TestWorkflowEnvironment, story: Story, told: 
     fetchMissingState: async ({ server }) => {
       told.asked.push({ server, at: await environment.currentTimeMs() });
       const attempt = told.asked.filter((one) => one.server === server).length;
-      const outcome = await story.ask(server, attempt);
+      const outcome = await beating(() => story.ask(server, attempt));
       if (outcome.kind === "complete") steps.shift();
       return outcome;
     },

@@ -1,3 +1,5 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { Context } from "@temporalio/activity";
 import { WorkflowFailedError } from "@temporalio/client";
 import type { TestWorkflowEnvironment } from "@temporalio/testing";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -85,6 +87,23 @@ describe("resync", () => {
     expect(told.asked.at(-1)?.server).toBe("z");
   });
 
+  it("leaves a server that takes its time when an operator prefers another", async () => {
+    const story: Story = {
+      steps: [FETCH, REPAIR],
+      servers: ["slow"],
+      ask: async (server) => {
+        if (server === "slow") await Context.current().sleep("10m");
+        return { kind: "complete" };
+      },
+    };
+    const told = await theater.perform(story, async (handle, seen) => {
+      while (seen.asked.length === 0) await delay(50);
+      await handle.signal(preferServerSignal, "quick");
+      expect(await handle.result()).toBe("completed");
+    });
+    expect(told.asked.map((one) => one.server)).toEqual(["slow", "quick"]);
+  });
+
   it("records a cancel before it ends as cancelled", async () => {
     const story: Story = { steps: [FETCH], servers: ["a"], ask: () => FAILED };
     const told = await theater.perform(story, async (handle) => {
@@ -111,7 +130,7 @@ describe("resync", () => {
     const story: Story = {
       steps: [FETCH, REPAIR],
       servers: ["a"],
-      ask: (_server, attempt) => (attempt === 700 ? { kind: "complete" } : FAILED),
+      ask: (_server, attempt) => (attempt === 250 ? { kind: "complete" } : FAILED),
     };
     await theater.perform(story, async (handle) => {
       const firstRun = (await handle.describe()).runId;
