@@ -1,22 +1,12 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { describe, expect, it } from "vitest";
 import type { EventId, RoomId, UserId } from "../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../src/matrix/json.ts";
 import type { RoomVersion } from "../../src/matrix/room-versions.ts";
-import { httpClient, stateMapOf, type HttpClient, type StateEntry } from "../support/http-client.ts";
-import {
-  eventually,
-  fastjoin,
-  sidecarSettings,
-  spawnFastjoin,
-  untilRunning,
-  type SidecarProcess,
-  type SidecarSettings,
-} from "../support/sidecar-process.ts";
-import { startSynapse, type Synapse } from "../support/synapse/start-synapse.ts";
+import { stateMapOf, type StateEntry } from "../support/http-client.ts";
+import { eventually, fastjoin } from "../support/sidecar-process.ts";
+import { openSynapseScene } from "../support/synapse/scene.ts";
 import {
   callAs,
   changeMember,
@@ -27,45 +17,13 @@ import {
   readState,
   registerUser,
   sendMessage,
-  type SynapseUser,
 } from "../support/synapse/synapse-client.ts";
 
 /** One of each state resolution algorithm, and those that people use most. */
 const VERSIONS: readonly RoomVersion[] = ["1", "6", "10", "11", "12"];
 
-let synapseDir: string;
-let synapse: Synapse;
-let settings: SidecarSettings;
-let sidecar: SidecarProcess;
-let ourName: string;
-let alice: HttpClient;
-let bob: SynapseUser;
-
-beforeAll(async () => {
-  synapseDir = await mkdtemp(join(tmpdir(), "fastjoin-synapse-"));
-  synapse = await startSynapse({ dataDir: synapseDir });
-  const port = await freePort();
-  ourName = `localhost:${port}`;
-  settings = await sidecarSettings({
-    FASTJOIN_SERVER_NAME: ourName,
-    FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,
-    FASTJOIN_FEDERATION_VERIFY_CERTIFICATES: "false",
-  });
-  sidecar = spawnFastjoin(settings.env, "start");
-  const running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-  const { stdout } = await fastjoin(settings.env, "user", "add", "alice");
-  const accessToken = /access token\s+(\S+)/.exec(stdout)?.[1] ?? "";
-  alice = httpClient(running.clientUrl ?? "", `@alice:${ourName}`, accessToken);
-  bob = await registerUser(synapse, "bob");
-}, 240_000);
-
-afterAll(async () => {
-  sidecar?.child.kill("SIGTERM");
-  await sidecar?.finished;
-  await synapse?.stop();
-  await settings?.remove();
-  await rm(synapseDir, { recursive: true, force: true });
-}, 60_000);
+const { synapse, settings, ourName, alice } = await openSynapseScene();
+const bob = await registerUser(synapse, "bob");
 
 async function ourRoom(version: RoomVersion, options: JsonObject = {}): Promise<RoomId> {
   const body = { room_version: version, preset: "public_chat", name: `Version ${version}`, ...options };

@@ -1,22 +1,9 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { describe, expect, it } from "vitest";
 import type { EventId, RoomId } from "../../src/matrix/identifiers.ts";
 import type { RoomVersion } from "../../src/matrix/room-versions.ts";
-import { httpClient, stateMapOf, type HttpClient, type StateEntry } from "../support/http-client.ts";
-import {
-  eventually,
-  fastjoin,
-  sidecarSettings,
-  spawnFastjoin,
-  untilRunning,
-  type SidecarProcess,
-  type SidecarSettings,
-} from "../support/sidecar-process.ts";
-import { startSynapse, type Synapse } from "../support/synapse/start-synapse.ts";
+import { stateMapOf, type StateEntry } from "../support/http-client.ts";
+import { eventually, fastjoin } from "../support/sidecar-process.ts";
+import { openSynapseScene } from "../support/synapse/scene.ts";
 import {
   changeMember,
   createSynapseRoom,
@@ -32,39 +19,9 @@ import {
 /** One of each state resolution algorithm, and those that people use most. */
 const VERSIONS: readonly RoomVersion[] = ["1", "6", "10", "11", "12"];
 
-let synapseDir: string;
-let synapse: Synapse;
-let settings: SidecarSettings;
-let sidecar: SidecarProcess;
-let alice: HttpClient;
-let admin: SynapseUser;
-let members: readonly SynapseUser[];
-
-beforeAll(async () => {
-  synapseDir = await mkdtemp(join(tmpdir(), "fastjoin-synapse-"));
-  synapse = await startSynapse({ dataDir: synapseDir });
-  const port = await freePort();
-  settings = await sidecarSettings({
-    FASTJOIN_SERVER_NAME: `localhost:${port}`,
-    FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,
-    FASTJOIN_FEDERATION_VERIFY_CERTIFICATES: "false",
-  });
-  sidecar = spawnFastjoin(settings.env, "start");
-  const running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-  const { stdout } = await fastjoin(settings.env, "user", "add", "alice");
-  const accessToken = /access token\s+(\S+)/.exec(stdout)?.[1] ?? "";
-  alice = httpClient(running.clientUrl ?? "", `@alice:localhost:${port}`, accessToken);
-  admin = await registerUser(synapse, "admin");
-  members = await Promise.all(Array.from({ length: 8 }, (_, index) => registerUser(synapse, `member${index}`)));
-}, 240_000);
-
-afterAll(async () => {
-  sidecar?.child.kill("SIGTERM");
-  await sidecar?.finished;
-  await synapse?.stop();
-  await settings?.remove();
-  await rm(synapseDir, { recursive: true, force: true });
-}, 60_000);
+const { synapse, settings, sidecar, alice } = await openSynapseScene();
+const admin = await registerUser(synapse, "admin");
+const members = await Promise.all(Array.from({ length: 8 }, (_, index) => registerUser(synapse, `member${index}`)));
 
 /** A room with a past: messages, topics, power levels, a ban, a kick. */
 async function livelyRoom(version: RoomVersion): Promise<RoomId> {
@@ -125,7 +82,6 @@ describe("a room on a real Synapse", () => {
       await eventually(async () => {
         const expected = stateMapOf((await readState(admin, roomId)) as unknown as StateEntry[]);
         const actual = await alice.fullState(roomId);
-        if (actual.size !== expected.size) await delay(100);
         return actual.size === expected.size ? true : undefined;
       });
       const expected = stateMapOf((await readState(admin, roomId)) as unknown as StateEntry[]);
