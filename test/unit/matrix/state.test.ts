@@ -117,10 +117,9 @@ describe("stateDiff", () => {
   it("looks at the overlays only where the base is shared", () => {
     const full = members(200_000);
     const one = stateWith(full, "m.room.topic", "", "$topic");
-    const start = performance.now();
-    for (let round = 0; round < 1000; round += 1) {
-      expect(stateDiff(full, one).size).toBe(1);
-    }
-    expect(performance.now() - start).toBeLessThan(1000);
+    // As many looks at the whole base would take longer than any test may.
+    let changes = 0;
+    for (let round = 0; round < 20_000; round += 1) changes += stateDiff(full, one).size;
+    expect(changes).toBe(20_000);
   });
 });
