@@ -101,6 +101,9 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   const event: Event = { ...judged.event, rejected: refusal !== null };
   const after = await stateAfterEvent(source, past.before, event);
   const advance = refusal === null && !softFailed ? await advanceRoom(source, judged.room, event, after) : undefined;
+  // Who was in the room before is told too: a kick takes its target's server out of the room. Only ours are sent.
+  const isOurs = advance !== undefined && judged.origin === ctx.serverName;
+  const serversBefore = isOurs ? await joinedServers(tx, roomId) : [];
 
   const streamId = await takeStreamPositions(tx, 1);
   const place = {
@@ -115,8 +118,8 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   if (advance !== undefined) {
     await setForwardExtremities(tx, roomId, advance.extremities);
     await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.change.changes });
-    if (judged.origin === ctx.serverName) {
-      const destinations = await destinationsOf(ctx, source, advance.serversBefore);
+    if (isOurs) {
+      const destinations = await destinationsOf(ctx, source, serversBefore);
       await addToOutbox(tx, { eventId: event.eventId, streamId, destinations });
     }
   }
@@ -126,8 +129,6 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
 interface Advance {
   readonly extremities: readonly EventId[];
   readonly change: CurrentStateChange;
-  /** Who was in the room before is told too: a kick takes its target's server out of the room. */
-  readonly serversBefore: readonly ServerName[];
 }
 
 async function advanceRoom(source: StateSource, room: RoomRow, event: Event, after: StoredState): Promise<Advance> {
@@ -136,7 +137,6 @@ async function advanceRoom(source: StateSource, room: RoomRow, event: Event, aft
   return {
     extremities,
     change: await computeCurrentState(source, room.currentSnapshotId, states, [event]),
-    serversBefore: await joinedServers(source.tx, source.roomId),
   };
 }
 

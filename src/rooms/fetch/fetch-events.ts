@@ -62,7 +62,8 @@ export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Pr
   return request.eventIds.length - left.length;
 }
 
-async function notStored(ctx: RoomsContext, ids: readonly EventId[]): Promise<readonly EventId[]> {
+/** Those of the ids that we have no event of. */
+export async function notStored(ctx: RoomsContext, ids: readonly EventId[]): Promise<readonly EventId[]> {
   const stored = await whichExist(ctx.database.pool, ids);
   return ids.filter((id) => !stored.has(id));
 }

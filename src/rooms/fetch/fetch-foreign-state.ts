@@ -2,7 +2,6 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { transaction } from "../../storage/database.ts";
-import { whichExist } from "../../storage/events.ts";
 import {
   deleteResyncStateIds,
   loadResyncStateIds,
@@ -10,7 +9,7 @@ import {
   type ResyncStateIds,
 } from "../../storage/resync-state-ids.ts";
 import type { RoomsContext } from "../context.ts";
-import { callOptions, fetchEvents, intakeIntoDatabase } from "./fetch-events.ts";
+import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
 
 export interface ForeignStateToFetch {
@@ -161,9 +160,4 @@ async function confirmState(
     await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
     throw new FederationFailure({ kind: "bad-response", server, reason: error.message, cause: error });
   }
-}
-
-async function notStored(ctx: RoomsContext, ids: readonly EventId[]): Promise<readonly EventId[]> {
-  const stored = await whichExist(ctx.database.pool, ids);
-  return ids.filter((id) => !stored.has(id));
 }
