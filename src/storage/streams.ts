@@ -27,6 +27,11 @@ export async function takeStreamPositions(tx: Connection, count: number): Promis
   return row.last - BigInt(count) + 1n;
 }
 
+/** Wakes those who wait for the stream when the transaction commits, without a position: for the outbox alone. */
+export async function tellStream(tx: Connection): Promise<void> {
+  await execute(tx, `SELECT pg_notify($1, position::text) FROM stream_position`, [STREAM_CHANNEL]);
+}
+
 /** The last position whose rows can be seen. */
 export async function currentStreamPosition(c: Connection): Promise<bigint> {
   const row = await queryRow<{ position: bigint }>(c, `SELECT position FROM stream_position`);

@@ -11,6 +11,7 @@ import { receivedTransaction, storeReceivedTransaction } from "../../storage/rec
 import { roomRules } from "../../storage/rooms.ts";
 import { addWaitingPdu } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
+import { receiveEdus } from "../edus/receive-edus.ts";
 import { receivePdu } from "./receive-pdu.ts";
 
 interface ReceivedTransaction {
@@ -24,8 +25,8 @@ interface ReceivedTransaction {
 type TransactionResults = Readonly<Record<EventId, { readonly error?: string }>>;
 
 /**
- * Handles a transaction: rooms side by side, the PDUs of a room in the order of its graph. Returns only when each PDU
- * is stored, kept or dropped; a repeated transaction gets the first one's answer.
+ * Handles a transaction: rooms and EDUs side by side, the PDUs of a room in the order of its graph. Returns only when
+ * each PDU is stored, kept or dropped and each EDU handled; a repeated transaction gets the first one's answer.
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#transactions
  */
@@ -33,7 +34,7 @@ export async function receiveTransaction(
   ctx: RoomsContext,
   transaction: ReceivedTransaction,
 ): Promise<TransactionResults> {
-  const { origin, txnId, pdus } = transaction;
+  const { origin, txnId, pdus, edus } = transaction;
   const { pool } = ctx.database;
   await ctx.federation.noteServerAlive(origin);
   const answered = await receivedTransaction(pool, origin, txnId);
@@ -47,9 +48,10 @@ export async function receiveTransaction(
     ofRoom.push(pdu);
     byRoom.set(pdu["room_id"], ofRoom);
   }
-  const results = await Promise.all(
-    [...byRoom].map(([roomId, ofRoom]) => receiveRoomPdus(ctx, { origin, roomId, pdus: ofRoom })),
-  );
+  const [results] = await Promise.all([
+    Promise.all([...byRoom].map(([roomId, ofRoom]) => receiveRoomPdus(ctx, { origin, roomId, pdus: ofRoom }))),
+    receiveEdus(ctx, origin, edus),
+  ]);
   const answer: TransactionResults = Object.assign({}, ...results);
   await storeReceivedTransaction(pool, { origin, txnId, response: answer });
   return answer;

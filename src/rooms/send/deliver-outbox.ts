@@ -72,7 +72,8 @@ async function sendBatch(delivery: Delivery, destination: ServerName): Promise<b
   const newTxnId = crypto.randomUUID();
   const batch = await nextOutboxBatch(pool, destination, { newTxnId, limit: MAX_TRANSACTION_PDUS });
   if (batch === undefined) return false;
-  const transaction = { txnId: batch.txnId, pdus: batch.events.map((event) => event.pdu) };
+  const { txnId, edus } = batch;
+  const transaction = { txnId, pdus: batch.events.map((event) => event.pdu), edus };
   const options = { signal: delivery.aborting.signal };
   const response = await ctx.federation.sendTransaction(destination, transaction, options);
   logRefusedPdus(ctx, destination, response);
@@ -181,9 +182,9 @@ async function keepListening(delivery: Delivery): Promise<void> {
 }
 
 /**
- * Sends what stands in the outbox: for each server in order, up to 50 events a transaction, under an id that is stored
- * before the first attempt, until the server has acknowledged it. A server that fails holds up nobody but itself.
- * Woken by new rows, by the end of a back-off, and by a server that talks to us.
+ * Sends what stands in the outbox: for each server in order, up to 50 events and 100 EDUs a transaction, under an id
+ * that is stored before the first attempt, until the server has acknowledged it. A server that fails holds up nobody
+ * but itself. Woken by new rows, by the end of a back-off, and by a server that talks to us.
  */
 export function startOutboxDelivery(ctx: RoomsContext, options: OutboxDeliveryOptions = {}): OutboxDelivery {
   const aborting = new AbortController();

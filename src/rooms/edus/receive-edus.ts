@@ -1,0 +1,43 @@
+import type { ServerName } from "../../matrix/identifiers.ts";
+import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import type { RoomsContext } from "../context.ts";
+import { EduUnusable } from "./edu-unusable.ts";
+
+/**
+ * Handles the content of one EDU: stores what it says and returns. It asks no other server, for whose answer the rest
+ * of the transaction would wait. The same EDU may come twice. Throws {@link EduUnusable} for what it can't read.
+ */
+type EduHandler = (ctx: RoomsContext, origin: ServerName, content: JsonObject) => Promise<void>;
+
+const HANDLERS: Readonly<Record<string, EduHandler>> = {};
+
+/**
+ * Handles a transaction's EDUs in their order. What can't be read or handled is logged and dropped: it must not keep
+ * the transaction's other parts from us, as its sender would repeat it all for days. An EDU of an unknown type is
+ * nothing to us.
+ *
+ * @see https://spec.matrix.org/v1.19/server-server-api/#edus
+ */
+export async function receiveEdus(ctx: RoomsContext, origin: ServerName, edus: readonly JsonValue[]): Promise<void> {
+  for (const edu of edus) {
+    try {
+      await receiveEdu(ctx, origin, edu);
+    } catch (error) {
+      const eduType = isJsonObject(edu) ? edu["edu_type"] : undefined;
+      if (error instanceof EduUnusable) {
+        ctx.logger.info({ origin, eduType, reason: error.message }, "an EDU was dropped");
+      } else {
+        ctx.logger.error({ err: error, origin, eduType }, "an EDU could not be handled and was dropped");
+      }
+    }
+  }
+}
+
+async function receiveEdu(ctx: RoomsContext, origin: ServerName, edu: JsonValue): Promise<void> {
+  if (!isJsonObject(edu) || typeof edu["edu_type"] !== "string" || !isJsonObject(edu["content"])) {
+    throw new EduUnusable("it has no type or no content");
+  }
+  const type = edu["edu_type"];
+  const handle = Object.hasOwn(HANDLERS, type) ? HANDLERS[type] : undefined;
+  await handle?.(ctx, origin, edu["content"]);
+}
