@@ -88,7 +88,8 @@ async function serve(world: World, front: Front, { request, response }: Exchange
     if (match === undefined) throw new MatrixError(404, "M_UNRECOGNIZED", "Unrecognized request");
     record.endpoint = match.route.endpoint;
     const eventId = (match.path["event"] ?? query.get("event_id") ?? undefined) as EventId | undefined;
-    troubles = troublesFor(front.switches, match.route.endpoint, eventId);
+    const claimed = parseXMatrix(request.headers.authorization ?? "")?.origin;
+    troubles = troublesFor(front.switches, { endpoint: match.route.endpoint, eventId, origin: claimed });
     const text = await readBody(request);
     const body = text === "" ? undefined : parseJson(text);
     const origin = await checkedOrigin(world, front, { request, match, body });

@@ -12,6 +12,8 @@ import { composeEvent, hostedEvent } from "./compose-event.ts";
 import type { Draft } from "./compose-event.ts";
 import { deliver, sendPdus } from "./deliver.ts";
 import type { DeliveryResult } from "./deliver.ts";
+import { receivedEdus, sendEdus } from "./edus.ts";
+import type { ReceivedEdu } from "./edus.ts";
 import type { Front } from "./front.ts";
 import { FOUNDER } from "./generate-room.ts";
 import { addEvent, currentState, joinedByServer, membershipIn, stateEventOf } from "./hosted-room.ts";
@@ -33,6 +35,8 @@ export interface ResidentOptions {
   readonly tls?: boolean;
   /** Check the X-Matrix header of requests. True. */
   readonly verifyRequests?: boolean;
+  /** Tell the other servers in a room at once who joined by the resident. True. */
+  readonly tellsOfJoins?: boolean;
 }
 
 /** How an event is made and sent on. */
@@ -95,6 +99,17 @@ export interface Resident {
     eventIds: readonly EventId[],
     sending?: Pick<Sending, "to" | "origin">,
   ): Promise<DeliveryResult[]>;
+  /** Sends EDUs, at most 100 a transaction, as they are. */
+  sendEdus(
+    to: readonly ServerName[],
+    edus: readonly JsonValue[],
+    sending?: Pick<Sending, "origin"> & { readonly pdus?: readonly JsonValue[] },
+  ): Promise<DeliveryResult[]>;
+  /** What came to any of the fronts. */
+  readonly received: {
+    /** In their order, each with who sent it and to which front; what was repeated, once. */
+    readonly edus: readonly ReceivedEdu[];
+  };
   reveal(room: HostedRoom, eventId: EventId): void;
   withhold(room: HostedRoom, eventId: EventId): void;
   /** The first event from another server, past or to come, that the predicate accepts. Rejects after the time. */
@@ -115,6 +130,7 @@ export async function startResident(options: ResidentOptions = {}): Promise<Resi
     seed: DEFAULT_ROOM.seed,
     tls: options.tls ?? true,
     verifyRequests: options.verifyRequests ?? true,
+    tellsOfJoins: options.tellsOfJoins ?? true,
     rooms: new Map(),
     fronts: [],
     remoteKeys: new Map(),
@@ -138,6 +154,13 @@ export async function startResident(options: ResidentOptions = {}): Promise<Resi
     trouble: (trouble, at = front) => makeTrouble(at.switches, trouble),
     clearTrouble: (at = front) => clearTrouble(at.switches),
     ...speech,
+    sendEdus: async (to, edus, { origin = front.serverName, pdus = [] } = {}) =>
+      await sendEdus(world, { origin, to, edus, pdus }),
+    received: {
+      get edus() {
+        return receivedEdus(world);
+      },
+    },
     reveal: (room, eventId) => void room.withheld.delete(eventId),
     withhold: (room, eventId) => void room.withheld.add(eventId),
     waitForEvent: async (predicate, timeoutMs = 10_000) => await waitForEvent(world, predicate, timeoutMs),

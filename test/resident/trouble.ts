@@ -1,4 +1,4 @@
-import type { EventId } from "../../src/matrix/identifiers.ts";
+import type { EventId, ServerName } from "../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../src/matrix/json.ts";
 
 /** The endpoints by the names that trouble is made under. */
@@ -53,6 +53,8 @@ export type Lie =
   | { readonly lie: "omit-unasked" }
   /** make_join, make_leave: members of the template are replaced. */
   | { readonly lie: "template"; readonly changes: JsonObject }
+  /** get_missing_events leaves out every n-th event, as if it had no such event. */
+  | { readonly lie: "missing-events"; readonly every: number }
   /** Events of these types are served with a broken signature, or a changed content. */
   | { readonly lie: "bad-signature"; readonly type: string }
   | { readonly lie: "bad-content"; readonly type: string }
@@ -88,6 +90,8 @@ export type Trouble = TroubleKind & {
   readonly at?: Endpoint | readonly Endpoint[];
   /** Only for requests of this event: the path's, or `event_id`. */
   readonly forEvent?: EventId;
+  /** Only for requests of this server. */
+  readonly forServer?: ServerName;
   /** Only the first requests that it meets. */
   readonly times?: number;
   /** Only until then, in milliseconds since the epoch. */
@@ -124,16 +128,24 @@ export function clearTrouble(switches: Switches): void {
 
 const KEY_ENDPOINTS: readonly Endpoint[] = ["server_keys", "query_keys"];
 
-function meets(trouble: Trouble, endpoint: Endpoint, eventId: EventId | undefined): boolean {
+/** What a request is about. */
+interface Request {
+  readonly endpoint: Endpoint;
+  readonly eventId: EventId | undefined;
+  readonly origin: ServerName | undefined;
+}
+
+function meets(trouble: Trouble, { endpoint, eventId, origin }: Request): boolean {
   if (trouble.until !== undefined && Date.now() >= trouble.until) return false;
   if (trouble.forEvent !== undefined && trouble.forEvent !== eventId) return false;
+  if (trouble.forServer !== undefined && trouble.forServer !== origin) return false;
   if (trouble.at === undefined) return trouble.kind === "no-keys" || !KEY_ENDPOINTS.includes(endpoint);
   return typeof trouble.at === "string" ? trouble.at === endpoint : trouble.at.includes(endpoint);
 }
 
 /** The troubles that a request runs into; each counts this meeting. */
-export function troublesFor(switches: Switches, endpoint: Endpoint, eventId: EventId | undefined): Trouble[] {
-  const met = switches.on.filter(({ trouble, left }) => left > 0 && meets(trouble, endpoint, eventId));
+export function troublesFor(switches: Switches, request: Request): Trouble[] {
+  const met = switches.on.filter(({ trouble, left }) => left > 0 && meets(trouble, request));
   for (const one of met) one.left -= 1;
   return met.map(({ trouble }) => trouble);
 }

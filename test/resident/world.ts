@@ -12,6 +12,8 @@ export interface World {
   readonly tls: boolean;
   /** Whether the X-Matrix header of requests is checked. */
   readonly verifyRequests: boolean;
+  /** Whether the other servers in a room hear at once from the resident who joined by it. */
+  readonly tellsOfJoins: boolean;
   readonly rooms: Map<RoomId, HostedRoom>;
   readonly fronts: Front[];
   /** Keys of servers that are not ours, as they gave them. */

@@ -4,6 +4,7 @@ import { jsonPieces } from "../answer.ts";
 import { eventOf, mustHave } from "../hosted-room.ts";
 import type { HostedRoom } from "../hosted-room.ts";
 import { servedText } from "../lies.ts";
+import { lieNamed } from "../trouble.ts";
 import { bodyOf, requireInRoom, visitedRoom } from "../visit.ts";
 import type { Handler } from "../visit.ts";
 import { pdusAnswer } from "./state-routes.ts";
@@ -43,7 +44,9 @@ export const getMissingEvents: Handler = (visit) => {
     // The latest events are known to the asker: it wants what lies before them.
     if (!latest.includes(id) && depthOf(mustHave(room, id).event.pdu) >= BigInt(minDepth)) found.push(id);
   }
-  const events = oldestFirst(room, found).map((id) => servedText(visit.troubles, mustHave(room, id)));
+  const every = lieNamed(visit.troubles, "missing-events")?.every ?? Number.POSITIVE_INFINITY;
+  const told = found.filter((_id, index) => (index + 1) % every !== 0);
+  const events = oldestFirst(room, told).map((id) => servedText(visit.troubles, mustHave(room, id)));
   return { status: 200, pieces: jsonPieces({ events }) };
 };
 

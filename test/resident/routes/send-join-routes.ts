@@ -36,9 +36,11 @@ async function admitJoin(visit: Visit, omitted: boolean): Promise<Told> {
       : pdu,
   );
   // The other servers in the room hear of the join from the resident, not from who joined.
+  const told = { room, join, before: stateBeforeAll(room, prevEventIds(join.pdu)), omitted };
+  if (!world.tellsOfJoins) return told;
   const others = outsideServers(world, room).filter((server) => server !== visit.origin);
   void deliver(world, { room, eventIds: [join.eventId], to: others, origin: front.serverName });
-  return { room, join, before: stateBeforeAll(room, prevEventIds(join.pdu)), omitted };
+  return told;
 }
 
 /** @see https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv2send_joinroomideventid */
