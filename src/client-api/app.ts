@@ -11,6 +11,7 @@ import { directoryRoutes } from "./directory.ts";
 import { eventRoutes } from "./event.ts";
 import { filterRoutes } from "./filter.ts";
 import { joinRoutes } from "./join.ts";
+import { knockRoutes } from "./knock.ts";
 import { loginRoutes } from "./login.ts";
 import { memberRoutes } from "./members.ts";
 import { membershipRoutes } from "./membership.ts";
@@ -35,6 +36,7 @@ const ROUTES: readonly Route[] = [
   ...directoryRoutes,
   ...createRoomRoutes,
   ...joinRoutes,
+  ...knockRoutes,
   ...membershipRoutes,
   ...sendEventRoutes,
   ...roomStateRoutes,

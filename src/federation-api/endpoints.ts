@@ -33,6 +33,9 @@ export const paths = {
     federation("v1", ["make_join", roomId, userId], { ver: versions }),
   sendJoin: (roomId: RoomId, eventId: EventId, omitMembers: boolean): string =>
     federation("v2", ["send_join", roomId, eventId], { omit_members: String(omitMembers) }),
+  makeKnock: (roomId: RoomId, userId: UserId, versions: readonly string[]): string =>
+    federation("v1", ["make_knock", roomId, userId], { ver: versions }),
+  sendKnock: (roomId: RoomId, eventId: EventId): string => federation("v1", ["send_knock", roomId, eventId]),
   makeLeave: (roomId: RoomId, userId: UserId): string => federation("v1", ["make_leave", roomId, userId]),
   sendLeave: (roomId: RoomId, eventId: EventId): string => federation("v2", ["send_leave", roomId, eventId]),
   invite: (roomId: RoomId, eventId: EventId): string => federation("v2", ["invite", roomId, eventId]),
@@ -50,7 +53,7 @@ export const paths = {
   userDevices: (userId: UserId): string => federation("v1", ["user", "devices", userId]),
 } as const;
 
-/** Of make_join and make_leave: an event to complete, sign and send back. */
+/** Of make_join, make_knock and make_leave: an event to complete, sign and send back. */
 export interface MembershipTemplate {
   /** Absent: room version 1. */
   readonly room_version?: string;

@@ -61,6 +61,17 @@ export interface FederationClient {
     request: RoomAndEvent & { readonly pdu: JsonObject; readonly omitMembers: boolean; readonly onEvent: OnEvent },
     options?: CallOptions,
   ): Promise<SendJoinSummary>;
+  makeKnock(
+    server: ServerName,
+    request: RoomAndUser & { readonly versions: readonly string[] },
+    options?: CallOptions,
+  ): Promise<MembershipTemplate>;
+  /** @returns what the server tells of the room: events, stripped or whole, unchecked */
+  sendKnock(
+    server: ServerName,
+    request: RoomAndEvent & { readonly pdu: JsonObject },
+    options?: CallOptions,
+  ): Promise<readonly JsonValue[]>;
   makeLeave(server: ServerName, request: RoomAndUser, options?: CallOptions): Promise<MembershipTemplate>;
   sendLeave(
     server: ServerName,

@@ -4,7 +4,13 @@ import { callServer, jsonCall } from "./call-server.ts";
 import type { CallContext } from "./call-server.ts";
 import type { FederationClient, OnEvent } from "./client.ts";
 import { readLargeJson } from "./large-json.ts";
-import { membershipTemplateOf, SEND_JOIN_MEMBERS, sendJoinSummaryOf, signedInviteOf } from "./read-answers.ts";
+import {
+  knockRoomStateOf,
+  membershipTemplateOf,
+  SEND_JOIN_MEMBERS,
+  sendJoinSummaryOf,
+  signedInviteOf,
+} from "./read-answers.ts";
 import { get, LARGE, put, QUICK } from "./requests.ts";
 
 async function streamSendJoin(body: AsyncIterable<Uint8Array>, onEvent: OnEvent): Promise<SendJoinSummary> {
@@ -16,9 +22,12 @@ async function streamSendJoin(body: AsyncIterable<Uint8Array>, onEvent: OnEvent)
   return sendJoinSummaryOf(members);
 }
 
-type MembershipCalls = Pick<FederationClient, "makeJoin" | "sendJoin" | "makeLeave" | "sendLeave" | "invite">;
+type MembershipCalls = Pick<
+  FederationClient,
+  "makeJoin" | "sendJoin" | "makeKnock" | "sendKnock" | "makeLeave" | "sendLeave" | "invite"
+>;
 
-/** Joining, leaving, inviting. */
+/** Joining, knocking, leaving, inviting. */
 export function membershipCalls(context: CallContext): MembershipCalls {
   return {
     makeJoin: (server, { roomId, userId, versions }, options) =>
@@ -33,6 +42,20 @@ export function membershipCalls(context: CallContext): MembershipCalls {
       const read = (body: AsyncIterable<Uint8Array>): Promise<SendJoinSummary> => streamSendJoin(body, onEvent);
       return callServer(context, server, { request, limits: LARGE, read }, options);
     },
+    makeKnock: (server, { roomId, userId, versions }, options) =>
+      callServer(
+        context,
+        server,
+        jsonCall(get(paths.makeKnock(roomId, userId, versions)), QUICK, membershipTemplateOf),
+        options,
+      ),
+    sendKnock: (server, { roomId, eventId, pdu }, options) =>
+      callServer(
+        context,
+        server,
+        jsonCall(put(paths.sendKnock(roomId, eventId), pdu), QUICK, knockRoomStateOf),
+        options,
+      ),
     makeLeave: (server, { roomId, userId }, options) =>
       callServer(context, server, jsonCall(get(paths.makeLeave(roomId, userId)), QUICK, membershipTemplateOf), options),
     sendLeave: (server, { roomId, eventId, pdu }, options) =>

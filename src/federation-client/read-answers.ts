@@ -104,6 +104,12 @@ export function directoryResponseOf(answer: JsonValue): DirectoryResponse {
   return { room_id: isRoomId(roomId) ? roomId : fault("room_id is no room id"), servers: serverNamesOf(servers) ?? [] };
 }
 
+/** A knock that tells nothing of its room is one all the same. */
+export function knockRoomStateOf(answer: JsonValue): readonly JsonValue[] {
+  const { knock_room_state: state } = objectOf(answer);
+  return state === undefined ? [] : listOf(state, "knock_room_state");
+}
+
 /** The invited server's copy of the event, with its signature. */
 export function signedInviteOf(answer: JsonValue): JsonObject {
   return objectOf(objectOf(answer)["event"], "event");

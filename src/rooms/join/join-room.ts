@@ -1,21 +1,20 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { MatrixError } from "../../federation-api/matrix-error.ts";
-import { serverNameOf, type EventId, type RoomId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { beginJoin, endJoin } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
-import { loadEvent } from "../../storage/events.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
-import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
 import { PrevEventsMissing } from "../events/accept-event.ts";
 import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
-import { joinFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
+import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
 import { authorisingUserFor } from "./restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "../receive/receive-pdu.ts";
 import { sendJoin, type JoinAnswer } from "./send-join.ts";
+import { serversToAsk } from "./servers-to-ask.ts";
 import { storeJoin, type JoinStored } from "./store-join.ts";
 
 export interface RoomToJoin {
@@ -33,9 +32,6 @@ export interface RoomJoined {
   /** The room's full state is still being fetched. */
   readonly partial: boolean;
 }
-
-/** More servers than this are not tried for one join. */
-const MAX_ATTEMPTS = 20;
 
 /**
  * Joins one of our users to a room: locally where we know the room in full and its rules let us, else by a handshake
@@ -77,28 +73,6 @@ async function joinLocally(ctx: RoomsContext, request: RoomToJoin): Promise<Room
     if (otherMayKnow && request.via.length > 0) return undefined;
     throw error;
   }
-}
-
-/** The caller's servers first, then whoever the room's or an inviter's id names. */
-async function serversToAsk(ctx: RoomsContext, { roomId, userId, via }: RoomToJoin): Promise<readonly ServerName[]> {
-  const servers = new Set(via);
-  const known = await partialRoom(ctx.database.pool, roomId);
-  if (typeof known?.joinedVia === "string") servers.add(known.joinedVia);
-  const inviter = await inviterOf(ctx, roomId, userId);
-  if (inviter !== undefined) servers.add(inviter);
-  const ofRoomId = serverNameOf(roomId);
-  if (ofRoomId !== undefined) servers.add(ofRoomId);
-  servers.delete(ctx.serverName);
-  return [...servers].slice(0, MAX_ATTEMPTS);
-}
-
-/** Whoever invited the user is in the room. */
-async function inviterOf(ctx: RoomsContext, roomId: RoomId, userId: UserId): Promise<ServerName | undefined> {
-  const { pool } = ctx.database;
-  const memberships = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
-  const invitation = memberships.find((one) => one.roomId === roomId && one.membership === "invite");
-  const event = invitation === undefined ? undefined : await loadEvent(pool, invitation.eventId);
-  return event === undefined ? undefined : serverNameOf(event.pdu.sender);
 }
 
 async function joinByHandshake(
@@ -144,7 +118,7 @@ async function shakeHands(
     if (!mayFailOverSendJoin(failures.at(-1) as FederationFailure)) break;
   }
   for (const failure of failures) ctx.logger.info({ roomId, err: failure }, "a join attempt failed");
-  throw joinFailed(roomId, failures);
+  throw handshakeFailed("join", roomId, failures);
 }
 
 async function sendAndStore(

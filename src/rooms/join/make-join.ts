@@ -60,12 +60,16 @@ export function mayFailOverSendJoin(failure: FederationFailure): boolean {
   return failure.errcode === "M_UNABLE_TO_AUTHORISE_JOIN" || failure.errcode === "M_UNABLE_TO_GRANT_JOIN";
 }
 
-/** What the user is told when no server let us in. */
-export function joinFailed(roomId: RoomId, failures: readonly FederationFailure[]): MatrixError {
+/** What the user is told when no server let us in, or took our knock. */
+export function handshakeFailed(
+  what: "join" | "knock on",
+  roomId: RoomId,
+  failures: readonly FederationFailure[],
+): MatrixError {
   const last = failures.at(-1);
   const causes = failures.map((failure) => failure.message).join("; ");
   if (last?.kind === "refused" && last.status !== undefined && last.status < 500) {
-    return new MatrixError(last.status, last.errcode ?? "M_UNKNOWN", `Could not join ${roomId}: ${causes}`);
+    return new MatrixError(last.status, last.errcode ?? "M_UNKNOWN", `Could not ${what} ${roomId}: ${causes}`);
   }
-  return new MatrixError(502, "M_UNKNOWN", `Could not join ${roomId}: ${causes || "no server is known for it"}`);
+  return new MatrixError(502, "M_UNKNOWN", `Could not ${what} ${roomId}: ${causes || "no server is known for it"}`);
 }

@@ -1,4 +1,7 @@
-import type { JsonObject } from "../../matrix/json.ts";
+import { isStateEvent, type Pdu } from "../../matrix/event.ts";
+import { isUserId } from "../../matrix/identifiers.ts";
+import { isJsonObject } from "../../matrix/json.ts";
+import type { JsonObject, JsonValue } from "../../matrix/json.ts";
 import type { Connection } from "../../storage/database.ts";
 import { loadEvents } from "../../storage/events.ts";
 import type { StoredEvent } from "../../storage/events.ts";
@@ -40,4 +43,17 @@ export async function inviteRoomState(c: Connection, snapshotId: bigint): Promis
 
 export function stripped({ pdu }: StoredEvent): JsonObject {
   return { type: pdu.type, state_key: pdu.state_key ?? "", sender: pdu.sender, content: pdu.content };
+}
+
+/**
+ * What another server tells of a room that we are not in, as clients are given it: four members of each state event,
+ * whether it came stripped or whole. What is no state event is left out.
+ */
+export function strippedStateOf(events: readonly JsonValue[]): readonly JsonObject[] {
+  return events.flatMap((event) => {
+    if (!isJsonObject(event) || !isStateEvent(event as Pdu)) return [];
+    const { type, sender, state_key: stateKey, content } = event;
+    if (typeof type !== "string" || typeof stateKey !== "string" || !isUserId(sender)) return [];
+    return isJsonObject(content) ? [{ type, sender, state_key: stateKey, content }] : [];
+  });
 }

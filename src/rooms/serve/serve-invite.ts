@@ -1,10 +1,9 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
-import { isStateEvent, type Event, type Pdu } from "../../matrix/event.ts";
+import type { Event, Pdu } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { contentHashMatches } from "../../matrix/hashes.ts";
 import { isUserId, serverNameOf } from "../../matrix/identifiers.ts";
 import type { EventId, UserId } from "../../matrix/identifiers.ts";
-import { isJsonObject } from "../../matrix/json.ts";
 import type { JsonObject, JsonValue } from "../../matrix/json.ts";
 import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import { signEvent } from "../../matrix/signatures.ts";
@@ -18,6 +17,7 @@ import type { RoomsContext } from "../context.ts";
 import { isServerAllowedInState } from "../receive/server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
+import { strippedStateOf } from "../read/stripped-state.ts";
 
 interface Invitation extends RoomQuestion {
   readonly eventId: EventId;
@@ -124,7 +124,11 @@ async function storeInvite(ctx: RoomsContext, invite: AcceptedInvite): Promise<v
     await insertOrCorrectRoom(tx, { roomId: event.roomId, roomVersion: rules.version });
     // A repeated request finds the event stored, and tells the user nothing new.
     if ((await insertOutliers(tx, [{ event, rejection: null }])) === 0) return;
-    await storeInviteRoomState(tx, event.eventId, strippedState(invite.inviteRoomState));
+    const inviter = serverNameOf(event.pdu.sender);
+    await storeInviteRoomState(tx, event.eventId, {
+      strippedState: strippedStateOf(invite.inviteRoomState),
+      toldBy: inviter === undefined ? [] : [inviter],
+    });
     await appendLocalMembership(tx, {
       streamId: await takeStreamPositions(tx, 1),
       userId: invited,
@@ -132,16 +136,6 @@ async function storeInvite(ctx: RoomsContext, invite: AcceptedInvite): Promise<v
       membership: "invite",
       eventId: event.eventId,
     });
-  });
-}
-
-/** What clients are given of a room that they are not in: four members of each state event. */
-function strippedState(events: readonly JsonValue[]): readonly JsonObject[] {
-  return events.flatMap((event) => {
-    if (!isJsonObject(event) || !isStateEvent(event as Pdu)) return [];
-    const { type, sender, state_key: stateKey, content } = event;
-    if (typeof type !== "string" || typeof stateKey !== "string" || !isUserId(sender)) return [];
-    return isJsonObject(content) ? [{ type, sender, state_key: stateKey, content }] : [];
   });
 }
 

@@ -8,7 +8,7 @@ import {
   storeClientTransaction,
 } from "../../../src/storage/client-transactions.ts";
 import { clearBackOff, listBackOffs, loadBackOff, storeBackOff } from "../../../src/storage/destinations.ts";
-import { loadInviteRoomStates, storeInviteRoomState } from "../../../src/storage/invites.ts";
+import { loadInviteRoomStates, serversThatToldOf, storeInviteRoomState } from "../../../src/storage/invites.ts";
 import { beginJoin, endJoin, forgetStaleJoins, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
 import {
   addToOutbox,
@@ -199,8 +199,11 @@ describe("storeClientTransaction", () => {
 
 describe("storeInviteRoomState", () => {
   it("keeps what an invitation tells of its room", async () => {
-    await storeInviteRoomState(pool, "$invite", [{ type: "m.room.name", content: { name: "A" } }]);
+    const strippedState = [{ type: "m.room.name", content: { name: "A" } }];
+    await storeInviteRoomState(pool, "$invite", { strippedState, toldBy: ["one.example", "two.example"] });
     const states = await loadInviteRoomStates(pool, ["$invite", "$other"]);
-    expect(states).toEqual(new Map([["$invite", [{ type: "m.room.name", content: { name: "A" } }]]]));
+    expect(states).toEqual(new Map([["$invite", strippedState]]));
+    expect(await serversThatToldOf(pool, "$invite")).toEqual(["one.example", "two.example"]);
+    expect(await serversThatToldOf(pool, "$other")).toEqual([]);
   });
 });

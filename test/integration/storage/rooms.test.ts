@@ -173,7 +173,7 @@ async function aFullRoom(name: string): Promise<RoomId> {
     await appendCurrentStateDeltas(tx, streamId, roomId, new Map([[key, join]]));
     const local = { streamId, userId: "@u:example.org", roomId, membership: "join", eventId: join } as const;
     await appendLocalMembership(tx, local);
-    await storeInviteRoomState(tx, join, []);
+    await storeInviteRoomState(tx, join, { strippedState: [], toldBy: [] });
     const received = { origin: "a.org", pdu: {}, receivedAt: 0 };
     await addWaitingPdu(tx, { eventId: `$${name}-w`, roomId, reason: "join-under-way", ...received });
     await beginJoin(tx, { roomId, userId: "@u:example.org", since: 0 });

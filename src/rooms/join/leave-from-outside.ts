@@ -1,0 +1,84 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
+import type { Event } from "../../matrix/event.ts";
+import { serverNameOf, type EventId, type ServerName } from "../../matrix/identifiers.ts";
+import { transaction } from "../../storage/database.ts";
+import { insertOutliers, loadEvent } from "../../storage/events.ts";
+import { serversThatToldOf } from "../../storage/invites.ts";
+import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
+import type { RoomsContext } from "../context.ts";
+import { completeTemplate, rulesOfTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
+
+/** More servers than this are not told: each may take its time, and the user waits. */
+const MAX_ATTEMPTS = 3;
+
+/**
+ * Declines an invitation to a room that we are not in, or takes a knock back, by a handshake with the inviter's server
+ * or with one that the knock went through. Where none can be told, the user is still rid of it.
+ *
+ * @param membershipId the invitation, or the knock
+ * @see https://spec.matrix.org/v1.19/server-server-api/#leaving-rooms-rejecting-invites
+ */
+export async function leaveFromOutside(
+  ctx: RoomsContext,
+  request: MembershipRequest,
+  membershipId: EventId,
+): Promise<void> {
+  const { roomId, userId } = request;
+  const leave = await tellOneOf(ctx, request, await serversToTell(ctx, membershipId));
+  await transaction(ctx.database, async (tx) => {
+    if (leave !== undefined) await insertOutliers(tx, [{ event: leave, rejection: null }]);
+    const streamId = await takeStreamPositions(tx, 1);
+    const eventId = leave?.eventId ?? membershipId;
+    await appendLocalMembership(tx, { streamId, userId, roomId, membership: "leave", eventId });
+  });
+}
+
+/** Whoever invited is in the room; those that took a knock were. */
+async function serversToTell(ctx: RoomsContext, membershipId: EventId): Promise<readonly ServerName[]> {
+  const { pool } = ctx.database;
+  const membership = await loadEvent(pool, membershipId);
+  const sender = membership === undefined ? undefined : serverNameOf(membership.pdu.sender);
+  const servers = new Set([
+    ...(sender === undefined ? [] : [sender]),
+    ...(await serversThatToldOf(pool, membershipId)),
+  ]);
+  servers.delete(ctx.serverName);
+  return [...servers].slice(0, MAX_ATTEMPTS);
+}
+
+async function tellOneOf(
+  ctx: RoomsContext,
+  request: MembershipRequest,
+  servers: readonly ServerName[],
+): Promise<Event | undefined> {
+  for (const server of servers) {
+    const leave = await handshake(ctx, server, request);
+    if (leave !== undefined) return leave;
+  }
+  return undefined;
+}
+
+async function handshake(
+  ctx: RoomsContext,
+  server: ServerName,
+  request: MembershipRequest,
+): Promise<Event | undefined> {
+  try {
+    const event = await leaveEvent(ctx, server, request);
+    await ctx.federation.sendLeave(server, { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu });
+    return event;
+  } catch (error) {
+    if (!(error instanceof FederationFailure)) throw error;
+    ctx.logger.warn({ err: error, roomId: request.roomId }, "a server could not be told that a user does not come");
+    return undefined;
+  }
+}
+
+async function leaveEvent(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<Event> {
+  const { roomId, userId, content } = request;
+  const template = await ctx.federation.makeLeave(server, { roomId, userId });
+  const fail: Fail = (reason) => {
+    throw new FederationFailure({ kind: "bad-response", server, reason: `its make_leave template ${reason}` });
+  };
+  return completeTemplate(ctx, template.event, { rules: rulesOfTemplate(template, request, fail), content, fail });
+}
