@@ -5,20 +5,30 @@ import type { EventId, RoomId, ServerName } from "../../src/matrix/identifiers.t
 import type { RoomsContext } from "../../src/rooms/context.ts";
 import { fetchMissingState } from "../../src/rooms/resync/resync-fetch-state.ts";
 import { finishResync } from "../../src/rooms/resync/resync-finish.ts";
-import { nextResyncStep, type ResyncTarget } from "../../src/rooms/resync/resync-next-step.ts";
+import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../../src/rooms/resync/resync-next-step.ts";
 import { repairEvents } from "../../src/rooms/resync/resync-repair-events.ts";
 import { serversForResync } from "../../src/rooms/resync/resync-servers.ts";
 
 /** More steps than any test's room needs: a resync that does not end is an error. */
 const MOST_STEPS = 200;
 
-export type ResyncEnd = "completed" | "superseded" | "left";
+export type ResyncEnd = "completed" | "superseded" | "left" | "stopped";
 
-/** The use cases of the resync in the order of the workflow's loop, without Temporal and without waiting. */
-export async function driveResync(ctx: RoomsContext, roomId: RoomId, joinEventId: EventId): Promise<ResyncEnd> {
+/**
+ * The use cases of the resync in the order of the workflow's loop, without Temporal and without waiting.
+ *
+ * @param stopBefore the step that is not done any more
+ */
+export async function driveResync(
+  ctx: RoomsContext,
+  roomId: RoomId,
+  joinEventId: EventId,
+  stopBefore: (step: ResyncStep) => boolean = () => false,
+): Promise<ResyncEnd> {
   const target: ResyncTarget = { roomId, joinEventId };
   for (let steps = 0; steps < MOST_STEPS; steps += 1) {
     const step = await nextResyncStep(ctx, target);
+    if (stopBefore(step)) return "stopped";
     switch (step.kind) {
       case "superseded":
       case "left":
