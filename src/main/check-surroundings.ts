@@ -1,5 +1,6 @@
 import { access, constants, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { loadApplicationServices } from "./load-application-services.ts";
 import { ConfigError, type Config } from "./config.ts";
 import { SETTINGS } from "./settings.ts";
 import { loadAuthorities, loadCertificateFiles } from "./tls.ts";
@@ -54,9 +55,14 @@ export async function checkDataDir(
  *
  * @throws ConfigError
  */
-export async function checkFiles({ federationTls, caFile }: Pick<Config, "federationTls" | "caFile">): Promise<void> {
+export async function checkFiles({
+  federationTls,
+  caFile,
+  applicationServices,
+}: Pick<Config, "federationTls" | "caFile" | "applicationServices">): Promise<void> {
   if (federationTls.kind === "files") {
     await loadCertificateFiles(federationTls);
   }
   await loadAuthorities(caFile);
+  await loadApplicationServices({ applicationServices });
 }

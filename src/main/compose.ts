@@ -1,10 +1,12 @@
 import type { Logger } from "pino";
+import { createAppserviceClient } from "../appservice-client/client.ts";
 import { createFederationClient } from "../federation-client/client.ts";
 import { createKeyRing } from "../federation-client/key-ring.ts";
 import type { SigningKey } from "../matrix/signatures.ts";
-import type { RoomsContext } from "../rooms/context.ts";
+import type { Appservices, RoomsContext } from "../rooms/context.ts";
 import { openDatabase, type Database } from "../storage/database.ts";
 import { migrate } from "../storage/migrations.ts";
+import { loadApplicationServices } from "./load-application-services.ts";
 import { checkDataDir } from "./check-surroundings.ts";
 import { ConfigError, type Config } from "./config.ts";
 import { createResyncStarter } from "./resync-starter.ts";
@@ -93,6 +95,13 @@ async function openFederation(
   return { federation, keyRing };
 }
 
+async function openAppservices({ config, shutdown }: ComposeOptions): Promise<Appservices> {
+  const services = await loadApplicationServices(config);
+  const client = createAppserviceClient();
+  shutdown.add({ name: "application service client", stop: () => client.close() });
+  return { services, client };
+}
+
 /** Puts together what both halves of the sidecar work with; what was opened is closed by the shutdown. */
 export async function compose(options: ComposeOptions): Promise<Composition> {
   const { config, logger, shutdown } = options;
@@ -112,6 +121,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     database,
     federation,
     keyRing,
+    appservices: await openAppservices(options),
     resyncs: createResyncStarter(temporal, serverName),
     logger,
     now: Date.now,

@@ -35,6 +35,8 @@ export interface Config {
   readonly trustedKeyServers: readonly ServerName[];
   readonly defaultRoomVersion: RoomVersion;
   readonly registration: Registration;
+  /** The registration files of application services. */
+  readonly applicationServices: readonly string[];
   readonly operatorToken: string | undefined;
   readonly fullStateWaitMs: number;
   /** Absolute. */

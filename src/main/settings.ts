@@ -200,6 +200,16 @@ export const SETTINGS = {
     secret: (held) => held.startsWith("secret"),
     schema: withDefault(reading(readRegistration), "closed"),
   },
+  applicationServices: {
+    variable: "FASTJOIN_APPLICATION_SERVICES",
+    meaning: "the registrations of application services (bridges, bots)",
+    allowed: "paths of readable YAML files, comma separated",
+    unset: "none",
+    schema: withDefault(
+      reading((text) => readList(text, () => true)),
+      ",",
+    ),
+  },
   operatorToken: {
     variable: "FASTJOIN_OPERATOR_TOKEN",
     meaning: "the bearer token of the operator API",

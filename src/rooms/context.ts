@@ -1,4 +1,6 @@
 import type { Logger } from "pino";
+import type { ApplicationService } from "../appservice-client/registration.ts";
+import type { AppserviceClient } from "../appservice-client/client.ts";
 import type { FederationClient } from "../federation-client/client.ts";
 import type { KeyRing } from "../federation-client/key-ring.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
@@ -19,6 +21,12 @@ export interface ResyncStarter {
   cancel(roomId: RoomId): Promise<void>;
 }
 
+/** The application services of the registration files, and how they are reached. */
+export interface Appservices {
+  readonly services: readonly ApplicationService[];
+  readonly client: AppserviceClient;
+}
+
 /** What every use case is given as its first argument. */
 export interface RoomsContext {
   readonly serverName: ServerName;
@@ -27,6 +35,8 @@ export interface RoomsContext {
   readonly federation: FederationClient;
   readonly keyRing: KeyRing;
   readonly resyncs: ResyncStarter;
+  /** Absent where there are none. */
+  readonly appservices?: Appservices;
   readonly logger: Logger;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
