@@ -119,3 +119,8 @@ export async function keepNewestInOutbox(c: Connection, destination: ServerName)
   );
   return events + (await dropPassingEdus(c, destination));
 }
+
+/** Sends these events to no further server, not even in a transaction that was begun. */
+export async function withdrawFromOutbox(tx: Connection, eventIds: readonly EventId[]): Promise<void> {
+  await execute(tx, `DELETE FROM outbox WHERE event_id = ANY ($1::text[])`, [eventIds]);
+}

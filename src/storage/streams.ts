@@ -175,19 +175,33 @@ export async function unPartialStatedEvents(
 
 // ── Changes of current state ────────────────────────────────────────────────────────────────────────────────────────
 
+export interface StateKeyChange {
+  readonly key: StateKey;
+  /** Null: nothing holds the key any more. */
+  readonly eventId: EventId | null;
+  /** Null: nothing held it before. */
+  readonly previousEventId: EventId | null;
+}
+
 /** All changes of one transaction share a position. */
 export async function appendCurrentStateDeltas(
   tx: Connection,
-  streamId: bigint,
-  roomId: RoomId,
-  changes: ReadonlyMap<StateKey, EventId | null>,
+  { streamId, roomId }: { readonly streamId: bigint; readonly roomId: RoomId },
+  changes: readonly StateKeyChange[],
 ): Promise<void> {
-  const keys = [...changes.keys()].map(splitStateKey);
+  const keys = changes.map(({ key }) => splitStateKey(key));
   await execute(
     tx,
-    `INSERT INTO current_state_delta_stream (stream_id, room_id, type, state_key, event_id)
-     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[])`,
-    [streamId, roomId, keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey), [...changes.values()]],
+    `INSERT INTO current_state_delta_stream (stream_id, room_id, type, state_key, event_id, previous_event_id)
+     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[])`,
+    [
+      streamId,
+      roomId,
+      keys.map(([type]) => type),
+      keys.map(([, stateKey]) => stateKey),
+      changes.map(({ eventId }) => eventId),
+      changes.map(({ previousEventId }) => previousEventId),
+    ],
   );
 }
 
@@ -204,6 +218,26 @@ export async function currentStateDelta(
     [roomId, range.from, range.to],
   );
   return new Map(rows.map((row) => [stateKeyOf(row.type, row.stateKey), row.eventId]));
+}
+
+/**
+ * The events that held what no event holds at the range's end, though one did at its start or in between: a client that
+ * knows them must be told that they are gone.
+ */
+export async function goneFromCurrentState(
+  c: Connection,
+  roomId: RoomId,
+  range: StreamRange,
+): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT previous_event_id AS id FROM (
+       SELECT DISTINCT ON (type, state_key) event_id, previous_event_id FROM current_state_delta_stream
+       WHERE room_id = $1 AND stream_id > $2 AND stream_id <= $3 ORDER BY type, state_key, stream_id DESC) AS latest
+     WHERE event_id IS NULL AND previous_event_id IS NOT NULL`,
+    [roomId, range.from, range.to],
+  );
+  return rows.map((row) => row.id);
 }
 
 // ── Memberships of our own users ────────────────────────────────────────────────────────────────────────────────────

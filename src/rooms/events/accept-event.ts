@@ -3,17 +3,19 @@ import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
-import { hasAcceptedChild } from "../../storage/event-children.ts";
 import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
-import { markPartial, partialEventIds, partialRoom, partialRoomServers } from "../../storage/partial-state.ts";
+import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
+import { markPartial, partialEventIds, partialRoom } from "../../storage/partial-state.ts";
+import { hasAcceptedDescendant, supersededBy } from "../../storage/room-graph.ts";
 import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
+import { serversOfRoom } from "../send/room-destinations.ts";
 import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "./judge-event.ts";
 import {
   stateAfterEvent,
@@ -22,6 +24,7 @@ import {
   type StateSource,
   type StoredState,
 } from "./state-before-event.ts";
+import { newsForClients } from "./news-for-clients.ts";
 import { applyCurrentState, computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
 
 /** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
@@ -78,7 +81,8 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const existing = await loadEvent(tx, event.eventId);
   if (existing !== undefined && !existing.outlier) return existing;
 
-  const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
+  const membersOmitted = (await partialRoom(tx, event.roomId)) !== undefined;
+  const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules, membersOmitted };
   const past = await pastOf(source, input);
   const refusal = (await secondCreation(tx, room, event)) ?? (await refusalOf({ ...source, event }, past));
   const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
@@ -94,15 +98,16 @@ interface JudgedEvent extends EventToAccept {
   readonly softFailed: boolean;
 }
 
-/** Stores the event with its states; one that is neither refused nor soft-failed moves the room on. */
+/** Stores the event with its states, and moves the room on to where it now stands. */
 async function placeEvent(ctx: RoomsContext, source: StateSource, judged: JudgedEvent): Promise<StoredEvent> {
   const { tx, roomId } = source;
   const { past, refusal, softFailed } = judged;
   const event: Event = { ...judged.event, rejected: refusal !== null };
   const after = await stateAfterEvent(source, past.before, event);
-  const advance = refusal === null && !softFailed ? await advanceRoom(source, judged.room, event, after) : undefined;
+  const accepted = refusal === null && !softFailed;
+  const advance = await advanceRoom(source, judged, { event, accepted, after });
   // Who was in the room before is told too: a kick takes its target's server out of the room. Only ours are sent.
-  const isOurs = advance !== undefined && judged.origin === ctx.serverName;
+  const isOurs = accepted && judged.origin === ctx.serverName;
   const serversBefore = isOurs ? await joinedServers(tx, roomId) : [];
 
   const streamId = await takeStreamPositions(tx, 1);
@@ -117,11 +122,15 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   if (past.partial) await markPartial(tx, roomId, event.eventId);
   if (advance !== undefined) {
     await setForwardExtremities(tx, roomId, advance.extremities);
-    await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.change.changes });
-    if (isOurs) {
-      const destinations = await destinationsOf(ctx, source, serversBefore);
-      await addToOutbox(tx, { eventId: event.eventId, streamId, destinations });
-    }
+    await applyCurrentState(ctx, source, advance.change, {
+      streamId,
+      told: toldOf(ctx, source, advance.change, event),
+    });
+  }
+  if (isOurs) {
+    const servers = await destinationsOf(ctx, source, serversBefore);
+    await addToOutbox(tx, { eventId: event.eventId, streamId, destinations: servers });
+    await noteOwnEventDestinations(tx, roomId, { eventId: event.eventId, streamId, servers });
   }
   return { ...event, ...place, outlier: false };
 }
@@ -131,13 +140,35 @@ interface Advance {
   readonly change: CurrentStateChange;
 }
 
-async function advanceRoom(source: StateSource, room: RoomRow, event: Event, after: StoredState): Promise<Advance> {
-  const extremities = await extremitiesWith(source.tx, event);
-  const states = await statesAfter(source, extremities, event, after);
-  return {
-    extremities,
-    change: await computeCurrentState(source, room.currentSnapshotId, states, [event]),
-  };
+interface PlacedEvent {
+  readonly event: Event;
+  readonly accepted: boolean;
+  readonly after: StoredState;
+}
+
+/** Undefined where the event leaves the room as it was, as a refused one mostly does. */
+async function advanceRoom(
+  source: StateSource,
+  { room }: JudgedEvent,
+  placed: PlacedEvent,
+): Promise<Advance | undefined> {
+  const extremities = await extremitiesWith(source.tx, placed);
+  if (extremities === undefined) return undefined;
+  const states = await statesAfter(source, extremities, placed);
+  const change = await computeCurrentState(source, room.currentSnapshotId, states, [placed.event]);
+  return { extremities, change };
+}
+
+/** In a partial room, a concurrent event's full state may bring thousands of members that were merely unknown. */
+function toldOf(
+  ctx: RoomsContext,
+  { membersOmitted }: StateSource,
+  change: CurrentStateChange,
+  { eventId }: Event,
+): CurrentStateChange["changes"] {
+  if (membersOmitted !== true) return change.changes;
+  const own = [...change.changes].filter(([, changedTo]) => changedTo === eventId);
+  return new Map([...newsForClients(ctx, change), ...own]);
 }
 
 interface Past {
@@ -161,9 +192,11 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
     source,
     ids.filter((id) => !placed.has(id) && !told.has(id)),
   );
-  const before = await stateBeforeEvent(source, prevEvents, [...given, ...others]);
   const byForeign = given.length > 0 && input.foreignIsPartial === true;
-  return { before, partial: byForeign || (await partialEventIds(source.tx, [...placed])).size > 0 };
+  const partial = byForeign || (await partialEventIds(source.tx, [...placed])).size > 0;
+  // The state before an event that is not partial is final, so that nothing in it may be approximate.
+  const exactly: StateSource = { ...source, membersOmitted: partial };
+  return { before: await stateBeforeEvent(exactly, prevEvents, [...given, ...others]), partial };
 }
 
 /** What other servers told of the states at prev_events that are in no timeline of ours. */
@@ -205,26 +238,35 @@ async function refusalOf(
   return rejectionText(byState);
 }
 
-/** Check 6, which a partial room can't be asked: its current state lacks most members. */
+/** Check 6, which is put off until a partial room's state is full (`replay-arrivals.ts`): most members are lacking. */
 async function failsCurrentState(source: StateSource, event: Event, snapshotId: bigint | null): Promise<boolean> {
-  if (snapshotId === null || (await partialRoom(source.tx, source.roomId)) !== undefined) return false;
+  if (snapshotId === null || source.membersOmitted === true) return false;
   const current = await loadState(source.database, snapshotId, source.tx);
   return !(await judgeByState({ ...source, event }, current)).allowed;
 }
 
-/** An event on which an accepted one builds already (a filled gap) is no extremity itself. */
-async function extremitiesWith(tx: Connection, event: Event): Promise<readonly EventId[]> {
-  const current = await forwardExtremities(tx, event.roomId);
-  const superseded = new Set(prevEventIds(event.pdu));
+/**
+ * The extremities with the new event, which may have arrived after one that builds on it (a filled gap). Undefined where
+ * they stay as they are. `src/matrix/forward-extremities.ts` is the same for many arrivals at once.
+ */
+async function extremitiesWith(
+  tx: Connection,
+  { event, accepted }: PlacedEvent,
+): Promise<readonly EventId[] | undefined> {
+  const { roomId, eventId } = event;
+  const builtUpon = await hasAcceptedDescendant(tx, roomId, eventId);
+  if (!accepted && !builtUpon) return undefined;
+  const superseded = await supersededBy(tx, roomId, prevEventIds(event.pdu));
+  const current = await forwardExtremities(tx, roomId);
   const rest = current.filter((id) => !superseded.has(id));
-  return (await hasAcceptedChild(tx, event.roomId, event.eventId)) ? rest : [...rest, event.eventId];
+  if (!builtUpon) return [...rest, eventId];
+  return rest.length === current.length ? undefined : rest;
 }
 
 async function statesAfter(
   source: StateSource,
   extremities: readonly EventId[],
-  event: Event,
-  after: StoredState,
+  { event, after }: PlacedEvent,
 ): Promise<readonly StoredState[]> {
   const others = await loadEvents(
     source.tx,
@@ -244,11 +286,7 @@ async function destinationsOf(
   { tx, roomId }: StateSource,
   serversBefore: readonly ServerName[],
 ): Promise<readonly ServerName[]> {
-  const servers = new Set([
-    ...serversBefore,
-    ...(await joinedServers(tx, roomId)),
-    ...(await partialRoomServers(tx, roomId)),
-  ]);
+  const servers = new Set([...serversBefore, ...(await serversOfRoom(tx, ctx, roomId))]);
   servers.delete(ctx.serverName);
   return [...servers];
 }

@@ -90,3 +90,9 @@ export function authorizeByAuthEvents(
 export function rejectionText(verdict: AuthVerdict): string | null {
   return verdict.allowed ? null : `${verdict.rule}: ${verdict.reason}`;
 }
+
+/** The two parts of such a text. */
+export function ruleAndReasonOf(rejection: string): { readonly rule: string; readonly reason: string } {
+  const colon = rejection.indexOf(": ");
+  return { rule: rejection.slice(0, colon), reason: rejection.slice(colon + 2) };
+}

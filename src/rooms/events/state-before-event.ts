@@ -26,6 +26,8 @@ export interface StateSource {
   readonly tx: Connection;
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
+  /** Some of the states to be resolved are partial, so that the answer is. */
+  readonly membersOmitted?: boolean;
 }
 
 /**
@@ -54,7 +56,9 @@ export async function stateBeforeEvent(
   const states = [...stored.map((one) => one.state), ...foreign.map((one) => one.after)];
   // Before the create event there was nothing.
   if (states.length === 0) return await storeState(source, emptyState, []);
-  const resolved = await resolveRoomState(source.tx, source.rules, states);
+  const resolved = await resolveRoomState(source.tx, source.rules, states, {
+    membersOmitted: source.membersOmitted === true,
+  });
   return await storeState(source, resolved, stored);
 }
 

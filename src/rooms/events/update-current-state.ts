@@ -1,6 +1,14 @@
 import type { Event } from "../../matrix/event.ts";
 import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
-import { emptyState, splitStateKey, stateDiff, stateGet, type StateKey, type StateMap } from "../../matrix/state.ts";
+import {
+  emptyState,
+  splitStateKey,
+  stateDiff,
+  stateGet,
+  stateGetByKey,
+  type StateKey,
+  type StateMap,
+} from "../../matrix/state.ts";
 import { applyMembershipChanges, type MembershipChange } from "../../storage/memberships.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
 import { setCurrentSnapshot } from "../../storage/rooms.ts";
@@ -36,7 +44,7 @@ export async function computeCurrentState(
     source.tx,
     source.rules,
     states.map((one) => one.state),
-    unstored,
+    { extra: unstored, membersOmitted: source.membersOmitted === true },
   );
   const { snapshotId, state: current } = await storeState(source, resolved, states);
   if (snapshotId === previousSnapshotId) {
@@ -63,12 +71,17 @@ export async function applyCurrentState(
   await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
   const memberships = await membershipChanges(source, memberChanges(change.changes));
   await applyMembershipChanges(source.tx, source.roomId, memberships);
-  await appendCurrentStateDeltas(source.tx, streamId, source.roomId, told);
+  const { roomId } = source;
+  await appendCurrentStateDeltas(
+    source.tx,
+    { streamId, roomId },
+    [...told].map(([key, eventId]) => ({ key, eventId, previousEventId: stateGetByKey(change.previous, key) ?? null })),
+  );
   for (const { userId, member } of memberships) {
     if (serverNameOf(userId) !== ctx.serverName) continue;
     const standing = member ?? (await standingAfterLoss(source, change, userId));
     if (standing === undefined) continue;
-    await appendLocalMembership(source.tx, { streamId, userId, roomId: source.roomId, ...standing });
+    await appendLocalMembership(source.tx, { streamId, userId, roomId, ...standing });
   }
 }
 

@@ -1,17 +1,22 @@
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { stateSize } from "../../matrix/state.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
-import { countPartialEvents, deletePartialRoom, lockPartialRoom } from "../../storage/partial-state.ts";
+import { countPartialEvents, deletePartialRoom, lockPartialRoom, partialRoom } from "../../storage/partial-state.ts";
 import { deleteResyncControl } from "../../storage/resync-control.ts";
 import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
-import { lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
+import { markSoftFailed } from "../../storage/room-graph.ts";
+import { lockRoom, roomRules, setForwardExtremities } from "../../storage/rooms.ts";
 import { countUnstoredEntries } from "../../storage/state-entries.ts";
 import { appendUnPartialStatedRoom, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { FullStateUnsound, newsForClients, recomputeRoom } from "../events/recompute-room.ts";
+import { newsForClients } from "../events/news-for-clients.ts";
+import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
+import { reachMissedServers } from "./reach-missed-servers.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, type CurrentStateChange } from "../events/update-current-state.ts";
+import { beginReplay, replayArrivals, type ReplayedArrivals } from "./replay-arrivals.ts";
+import { tellOfChanges } from "./tell-of-changes.ts";
 
 export type ResyncFinished =
   | { readonly kind: "completed"; readonly stateEvents: number }
@@ -20,17 +25,41 @@ export type ResyncFinished =
   | { readonly kind: "superseded" };
 
 /**
- * Declares the room fully joined. Under the room's lock: forward extremities and current state are computed anew from
- * the repaired events, every event of the full state is stored, the room's partial rows go, and the streams tell it.
+ * Declares the room fully joined. The repaired events are replayed, which gives the soft failures and the forward
+ * extremities that a full join would have had (`replay-arrivals.ts`). Then, under the room's lock: the current state is
+ * computed anew from those extremities, every event of it is stored, the room's partial rows go, and the streams tell
+ * it.
  *
  * @throws FullStateUnsound
  */
 export async function finishResync(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncFinished> {
-  return await transaction(ctx.database, (tx) => finishWithin(ctx, tx, target));
+  const replay = await replayUnlocked(ctx, target);
+  if (replay === "superseded" || replay === "more") return { kind: replay };
+  return await transaction(ctx.database, (tx) => finishWithin(ctx, tx, { ...target, replay }));
 }
 
-async function finishWithin(ctx: RoomsContext, tx: Connection, target: ResyncTarget): Promise<ResyncFinished> {
-  const { roomId } = target;
+/** Most of the work, done while the room can be used; the little that arrives meanwhile is left to the lock. */
+async function replayUnlocked(
+  ctx: RoomsContext,
+  { roomId, joinEventId }: ResyncTarget,
+): Promise<ReplayedArrivals | "superseded" | "more"> {
+  const { pool } = ctx.database;
+  const rules = await roomRules(pool, roomId);
+  const partial = await partialRoom(pool, roomId);
+  if (rules === undefined || partial?.joinEventId !== joinEventId) return "superseded";
+  if ((await countPartialEvents(pool, roomId)) > 0) return "more";
+  const source: StateSource = { database: ctx.database, tx: pool, roomId, rules };
+  const replay = await beginReplay(source, joinEventId);
+  await replayArrivals(source, replay);
+  return replay;
+}
+
+interface Finish extends ResyncTarget {
+  readonly replay: ReplayedArrivals;
+}
+
+async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): Promise<ResyncFinished> {
+  const { roomId, replay } = target;
   const room = await lockRoom(tx, roomId);
   const partial = await lockPartialRoom(tx, roomId);
   const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
@@ -40,12 +69,21 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: ResyncTar
   if ((await countPartialEvents(tx, roomId)) > 0) return { kind: "more" };
 
   const source: StateSource = { database: ctx.database, tx, roomId, rules };
-  const { extremities, change } = await recomputeRoom(source, room, target.joinEventId);
+  await replayArrivals(source, replay);
+  await markSoftFailed(
+    tx,
+    replay.softFailures.map(({ eventId }) => eventId),
+  );
+  const standing = [...orTheJoin(replay.extremities.current(), target.joinEventId)];
+  const { extremities, change } = await recomputeFrom(source, room, standing);
   await assertStored(source, change);
 
   const streamId = await takeStreamPositions(tx, 1);
   await setForwardExtremities(tx, roomId, extremities);
   await applyCurrentState(ctx, source, change, { streamId, told: newsForClients(ctx, change) });
+  const changes = replay.softFailures.map((failure) => ({ ...failure, change: "soft-failed" as const }));
+  await tellOfChanges(ctx, source, { streamId, changes });
+  await reachMissedServers(ctx, source, target);
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);

@@ -1,3 +1,4 @@
+import type { AuthVerdict } from "../../matrix/authorization/verdict.ts";
 import { prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
@@ -5,16 +6,19 @@ import { transaction, type Connection } from "../../storage/database.ts";
 import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../../storage/events.ts";
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../../storage/partial-state.ts";
 import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
+import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
 import { lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
 import { appendUnPartialStatedEvent, takeStreamPositions } from "../../storage/streams.ts";
-import { rejectionText } from "../events/authorize-outliers.ts";
+import { rejectionText, ruleAndReasonOf } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { judgeByAuthEvents, judgeByState } from "../events/judge-event.ts";
-import { newsForClients, recomputeRoom } from "../events/recompute-room.ts";
+import { newsForClients } from "../events/news-for-clients.ts";
+import { recomputeRoom } from "../events/recompute-room.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import { stateAfterEvent, stateBeforeEvent, type StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState } from "../events/update-current-state.ts";
+import { tellOfChanges } from "./tell-of-changes.ts";
 
 export type EventsRepaired =
   | { readonly kind: "repaired"; readonly count: number; readonly rejectionsChanged: number }
@@ -22,7 +26,8 @@ export type EventsRepaired =
 
 interface RepairedEvent {
   readonly eventId: EventId;
-  readonly rejectionStatusChanged: boolean;
+  /** Accepted before and rejected now, or the other way round. */
+  readonly change: ResyncEventChange | undefined;
 }
 
 /** One transaction holds this many repairs: few enough to heartbeat between two. */
@@ -47,7 +52,7 @@ export async function repairEvents(
     const repaired = await transaction(ctx.database, (tx) => repairWithin(ctx, tx, target, ids));
     if (repaired === undefined) return { kind: "superseded" };
     count += repaired.length;
-    rejectionsChanged += repaired.filter((one) => one.rejectionStatusChanged).length;
+    rejectionsChanged += changesOf(repaired).length;
     onProgress?.();
   }
   return { kind: "repaired", count, rejectionsChanged };
@@ -72,17 +77,25 @@ async function repairWithin(
   }
   if (repaired.length === 0) return repaired;
   // At once, not at the end: a refused event must be no prev_event of ours meanwhile.
-  const changed = repaired.some((one) => one.rejectionStatusChanged);
-  const anew = changed ? await recomputeRoom(source, room, target.joinEventId) : undefined;
+  const changes = changesOf(repaired);
+  // The other states of the room may still be partial.
+  const approximately: StateSource = { ...source, membersOmitted: true };
+  const anew = changes.length > 0 ? await recomputeRoom(approximately, room, target.joinEventId) : undefined;
   const first = await takeStreamPositions(tx, repaired.length);
-  for (const [index, one] of repaired.entries()) {
-    await appendUnPartialStatedEvent(tx, { streamId: first + BigInt(index), ...one });
+  for (const [index, { eventId, change }] of repaired.entries()) {
+    const streamId = first + BigInt(index);
+    await appendUnPartialStatedEvent(tx, { streamId, eventId, rejectionStatusChanged: change !== undefined });
   }
   if (anew !== undefined) {
     await setForwardExtremities(tx, target.roomId, anew.extremities);
     await applyCurrentState(ctx, source, anew.change, { streamId: first, told: newsForClients(ctx, anew.change) });
   }
+  await tellOfChanges(ctx, source, { streamId: first, changes });
   return repaired;
+}
+
+function changesOf(repaired: readonly RepairedEvent[]): readonly ResyncEventChange[] {
+  return repaired.flatMap(({ change }) => (change === undefined ? [] : [change]));
 }
 
 /** A state that was told and can't be used, or is gone, is forgotten: the next step fetches it anew. */
@@ -111,7 +124,8 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   for (const id of prevIds) if (!placedIds.has(id)) foreign.push(await foreignStateAfter(source, id));
 
   const before = await stateBeforeEvent(source, placed, foreign);
-  const rejection = await judgeAnew(source, event, before.state);
+  const verdict = await judgeAnew(source, event, before.state);
+  const rejection = rejectionText(verdict);
   const judged: Event = { ...event, rejected: rejection !== null };
   const after = await stateAfterEvent(source, before, judged);
   await updateEventState(tx, eventId, {
@@ -121,7 +135,14 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
     softFailed: event.softFailed,
   });
   await deletePartialEvent(tx, eventId);
-  return { eventId, rejectionStatusChanged: event.rejected !== judged.rejected };
+  return { eventId, change: changeOf(event, verdict) };
+}
+
+function changeOf({ eventId, rejection }: StoredEvent, verdict: AuthVerdict): ResyncEventChange | undefined {
+  if (rejection === null) {
+    return verdict.allowed ? undefined : { eventId, change: "rejected", rule: verdict.rule, reason: verdict.reason };
+  }
+  return verdict.allowed ? { eventId, change: "accepted", ...ruleAndReasonOf(rejection) } : undefined;
 }
 
 /** Check 4 does not depend on the state, so what it refused stays refused; check 5 is asked again. */
@@ -129,7 +150,8 @@ async function judgeAnew(
   source: StateSource,
   event: StoredEvent,
   before: Parameters<typeof judgeByState>[1],
-): Promise<string | null> {
+): Promise<AuthVerdict> {
   const judgement = { tx: source.tx, rules: source.rules, event: { ...event, rejected: false } };
-  return rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judgeByState(judgement, before));
+  const byAuthEvents = await judgeByAuthEvents(judgement);
+  return byAuthEvents.allowed ? await judgeByState(judgement, before) : byAuthEvents;
 }

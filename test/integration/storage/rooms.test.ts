@@ -170,7 +170,7 @@ async function aFullRoom(name: string): Promise<RoomId> {
       eventId: join,
       rejectionStatusChanged: false,
     });
-    await appendCurrentStateDeltas(tx, streamId, roomId, new Map([[key, join]]));
+    await appendCurrentStateDeltas(tx, { streamId, roomId }, [{ key, eventId: join, previousEventId: null }]);
     const local = { streamId, userId: "@u:example.org", roomId, membership: "join", eventId: join } as const;
     await appendLocalMembership(tx, local);
     await storeInviteRoomState(tx, join, { strippedState: [], toldBy: [] });

@@ -9,6 +9,7 @@ import {
   appendUnPartialStatedRoom,
   currentStateDelta,
   currentStreamPosition,
+  goneFromCurrentState,
   listenForStream,
   localMembershipChanges,
   localMembershipsAt,
@@ -142,21 +143,15 @@ describe("the stream tables", () => {
       await appendUnPartialStatedRoom(tx, position, "!done:example.org");
       const entry = { streamId: position + 1n, eventId: "$turned", rejectionStatusChanged: true } as const;
       await appendUnPartialStatedEvent(tx, entry);
-      await appendCurrentStateDeltas(
-        tx,
-        position + 2n,
-        "!done:example.org",
-        new Map([
-          [stateKeyOf("m.room.topic", ""), "$topic"],
-          [stateKeyOf("m.room.name", ""), "$name"],
-        ]),
-      );
-      await appendCurrentStateDeltas(
-        tx,
-        position + 3n,
-        "!done:example.org",
-        new Map([[stateKeyOf("m.room.topic", ""), null]]),
-      );
+      const [topic, name] = [stateKeyOf("m.room.topic", ""), stateKeyOf("m.room.name", "")];
+      const roomId = "!done:example.org";
+      await appendCurrentStateDeltas(tx, { streamId: position + 2n, roomId }, [
+        { key: topic, eventId: "$topic", previousEventId: null },
+        { key: name, eventId: "$name", previousEventId: null },
+      ]);
+      await appendCurrentStateDeltas(tx, { streamId: position + 3n, roomId }, [
+        { key: topic, eventId: null, previousEventId: "$topic" },
+      ]);
       return position;
     });
     const { pool } = database;
@@ -178,6 +173,8 @@ describe("the stream tables", () => {
         [stateKeyOf("m.room.topic", ""), null],
       ]),
     );
+    expect(await goneFromCurrentState(pool, "!done:example.org", range)).toEqual(["$topic"]);
+    expect(await goneFromCurrentState(pool, "!done:example.org", { from: first, to: first + 2n })).toEqual([]);
   });
 
   it("tell a user's standing in each room at a position", async () => {

@@ -1,0 +1,65 @@
+import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import type { GraphEvent } from "../matrix/forward-extremities.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** Whether an accepted event of the timeline builds on this one, be it through refused ones. */
+export async function hasAcceptedDescendant(c: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {
+  const row = await queryRow<{ found: boolean }>(
+    c,
+    `WITH RECURSIVE above AS (
+         SELECT $2::text AS event_id, true AS refused
+       UNION
+         SELECT child.event_id, child.rejection IS NOT NULL OR child.soft_failed
+         FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.event_id]
+         WHERE above.refused AND child.room_id = $1 AND child.stream_id IS NOT NULL)
+     SELECT EXISTS (SELECT 1 FROM above WHERE NOT refused) AS found`,
+    [roomId, eventId],
+  );
+  return row?.found ?? false;
+}
+
+/** These prev_events, and what those of them that were refused build on: an event that names them supersedes all. */
+export async function supersededBy(
+  c: Connection,
+  roomId: RoomId,
+  prevEventIds: readonly EventId[],
+): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `WITH RECURSIVE superseded AS (
+         SELECT unnest($2::text[]) AS id
+       UNION
+         SELECT unnest(refused.prev_event_ids) FROM superseded JOIN events refused ON refused.event_id = superseded.id
+         WHERE refused.room_id = $1 AND refused.stream_id IS NOT NULL
+           AND (refused.rejection IS NOT NULL OR refused.soft_failed))
+     SELECT id FROM superseded`,
+    [roomId, prevEventIds],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
+/** An event of a timeline without its content: its place, its states, and what became of it. */
+export interface Arrival extends GraphEvent {
+  readonly streamId: bigint;
+  readonly rejected: boolean;
+  readonly softFailed: boolean;
+  /** Null where the state was abandoned. */
+  readonly stateBefore: bigint | null;
+  readonly stateAfter: bigint | null;
+}
+
+/** A room's events from a position on, in the order of their arrival. */
+export async function arrivalsFrom(c: Connection, roomId: RoomId, position: bigint): Promise<readonly Arrival[]> {
+  return queryRows<Arrival & { eventId: EventId }>(
+    c,
+    `SELECT event_id AS "eventId", prev_event_ids AS "prevEventIds", stream_id AS "streamId",
+       rejection IS NOT NULL AS rejected, soft_failed AS "softFailed",
+       state_before AS "stateBefore", state_after AS "stateAfter"
+     FROM events WHERE room_id = $1 AND stream_id >= $2 ORDER BY stream_id`,
+    [roomId, position],
+  );
+}
+
+export async function markSoftFailed(tx: Connection, eventIds: readonly EventId[]): Promise<void> {
+  await execute(tx, `UPDATE events SET soft_failed = true WHERE event_id = ANY ($1::text[])`, [eventIds]);
+}

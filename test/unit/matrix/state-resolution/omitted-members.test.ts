@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+import type { EventId } from "../../../../src/matrix/identifiers.ts";
+import { stateEntries, stateFromEntries, stateKeyOf, type StateMap } from "../../../../src/matrix/state.ts";
+import { withOmittedMembers } from "../../../../src/matrix/state-resolution/omitted-members.ts";
+
+type Entries = Readonly<Record<string, EventId>>;
+
+function state(members: Entries, others: Entries): StateMap {
+  return stateFromEntries([
+    ...Object.entries(members).map(([user, id]) => [stateKeyOf("m.room.member", user), id] as const),
+    ...Object.entries(others).map(([type, id]) => [stateKeyOf(type, ""), id] as const),
+  ]);
+}
+
+function entriesOf(one: StateMap | undefined): Entries {
+  return Object.fromEntries([...stateEntries(one as StateMap)].map(([key, id]) => [key.replaceAll("\u001f", " "), id]));
+}
+
+const full = state({ "@a:x": "$a", "@b:x": "$b", "@c:x": "$c" }, { "m.room.topic": "$old", "m.room.name": "$name" });
+
+describe("withOmittedMembers", () => {
+  it("gives a partial state the members that it was never told", () => {
+    const [filled] = withOmittedMembers([state({ "@a:x": "$a" }, { "m.room.topic": "$new" }), full]);
+    expect(entriesOf(filled)).toMatchObject({ "m.room.member @b:x": "$b", "m.room.member @c:x": "$c" });
+  });
+
+  it("lets stand what the partial state says itself, of members too", () => {
+    const [filled] = withOmittedMembers([state({ "@a:x": "$left" }, { "m.room.topic": "$new" }), full]);
+    expect(entriesOf(filled)).toMatchObject({ "m.room.member @a:x": "$left", "m.room.topic ": "$new" });
+  });
+
+  it("fills up nothing but members", () => {
+    const [filled] = withOmittedMembers([state({ "@a:x": "$a" }, {}), full]);
+    expect(Object.keys(entriesOf(filled)).filter((key) => !key.startsWith("m.room.member"))).toEqual([]);
+  });
+
+  it("leaves the largest state as it is", () => {
+    const states = withOmittedMembers([full, state({ "@d:x": "$d" }, {})]);
+    expect(states[0]).toBe(full);
+    expect(entriesOf(states[1])).toHaveProperty("m.room.member @d:x", "$d");
+  });
+});
