@@ -1,9 +1,11 @@
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
 import { randomBytes } from "node:crypto";
+import type { LookupAddress } from "node:dns";
 import type { RequestListener } from "node:http";
 import pino from "pino";
 import { createFederationClient } from "../../src/federation-client/client.ts";
+import type { DiscoverySources } from "../../src/federation-client/discovery.ts";
 import { createKeyRing } from "../../src/federation-client/key-ring.ts";
 import { createFederationApp } from "../../src/federation-server/app.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../src/matrix/identifiers.ts";
@@ -18,67 +20,93 @@ import { loopbackCertificate } from "../resident/certificate.ts";
 
 /** The sidecar's use cases and its federation listener in this process; who drives the resync, the test decides. */
 export interface InProcessSidecar {
+  /** Of the present process: another one after {@link restart}. */
   readonly ctx: RoomsContext;
   readonly serverName: ServerName;
   readonly userId: UserId;
   /** The resyncs that joins have asked for. */
   readonly wanted: { readonly roomId: RoomId; readonly joinEventId: EventId }[];
   currentState(roomId: RoomId): Promise<ReadonlyMap<StateKey, EventId>>;
+  /** As if the process had ended and another had begun: nothing is left but the database. Nothing is delivered then. */
+  restart(database: Database): Promise<void>;
   close(): Promise<void>;
+}
+
+interface SidecarOptions {
+  readonly notaries?: readonly ServerName[];
+  /** Whether what stands in the outbox is sent. True. */
+  readonly delivers?: boolean;
+  /** Whether names without a port are looked up; if not, such servers are unreachable at once. True. */
+  readonly discovers?: boolean;
 }
 
 export async function startInProcessSidecar(
   database: Database,
-  options: { readonly notaries?: readonly ServerName[] } = {},
+  options: SidecarOptions = {},
 ): Promise<InProcessSidecar> {
   let app: RequestListener = (_request, response) => void response.writeHead(503).end();
   const server = createServer(await loopbackCertificate(), (request, response) => app(request, response));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const serverName = `localhost:${(server.address() as AddressInfo).port}`;
-  const ctx = contextOf(database, serverName, options.notaries ?? []);
-  app = createFederationApp(ctx.rooms);
-  const delivery = startOutboxDelivery(ctx.rooms);
+  const identity: Identity = { serverName, signingKey: signingKeyFromSeed("ed25519:test", randomBytes(32)) };
+  const wanted: InProcessSidecar["wanted"] = [];
+  let ctx = contextOf(database, identity, { ...options, wanted });
+  app = createFederationApp(ctx);
+  const delivery = options.delivers === false ? undefined : startOutboxDelivery(ctx);
   return {
-    ctx: ctx.rooms,
+    get ctx() {
+      return ctx;
+    },
     serverName,
     userId: `@alice:${serverName}`,
-    wanted: ctx.wanted,
+    wanted,
+    restart: async (restarted) => {
+      await delivery?.stop();
+      await ctx.federation.close();
+      ctx = contextOf(restarted, identity, { ...options, wanted });
+      app = createFederationApp(ctx);
+    },
     currentState: async (roomId) => {
       const room = await loadRoom(database.pool, roomId);
       if (room?.currentSnapshotId == null) throw new Error(`${roomId} has no current state`);
       return new Map(stateEntries(await loadState(database, room.currentSnapshotId)));
     },
     close: async () => {
-      await delivery.stop();
+      await delivery?.stop();
       await closed(server);
-      await ctx.rooms.federation.close();
+      await ctx.federation.close();
     },
   };
 }
 
+type Identity = Pick<RoomsContext, "serverName" | "signingKey">;
+
+/** Answers for every name that no server has it. */
+const NO_DISCOVERY: Partial<DiscoverySources> = {
+  wellKnown: async () => undefined,
+  srvRecords: async () => [],
+};
+
 function contextOf(
   database: Database,
-  serverName: ServerName,
-  trustedKeyServers: readonly ServerName[],
-): { readonly rooms: RoomsContext; readonly wanted: { roomId: RoomId; joinEventId: EventId }[] } {
-  const signingKey = signingKeyFromSeed("ed25519:test", randomBytes(32));
+  identity: Identity,
+  { notaries = [], discovers = true, wanted }: SidecarOptions & Pick<InProcessSidecar, "wanted">,
+): RoomsContext {
   const now = Date.now;
   const federation = createFederationClient({
-    serverName,
-    signingKey,
+    ...identity,
     database,
     ipBlocklist: [],
     verifyCertificates: false,
     now,
+    ...(discovers ? {} : { discovery: NO_DISCOVERY, lookup: onlyLocalhost }),
   });
-  const keyRing = createKeyRing({ database, client: federation, serverName, signingKey, trustedKeyServers, now });
-  const wanted: { roomId: RoomId; joinEventId: EventId }[] = [];
-  const rooms: RoomsContext = {
-    serverName,
-    signingKey,
+  const client = { database, client: federation };
+  return {
+    ...identity,
     database,
     federation,
-    keyRing,
+    keyRing: createKeyRing({ ...client, ...identity, trustedKeyServers: notaries, now }),
     resyncs: {
       start: async (roomId, joinEventId) => void wanted.push({ roomId, joinEventId }),
       wake: async () => {},
@@ -89,7 +117,11 @@ function contextOf(
     fullStateWaitMs: 500,
     defaultRoomVersion: "11",
   };
-  return { rooms, wanted };
+}
+
+async function onlyLocalhost(hostname: string): Promise<readonly LookupAddress[]> {
+  if (hostname === "localhost") return [{ address: "127.0.0.1", family: 4 }];
+  throw Object.assign(new Error(`${hostname} has no address`), { code: "ENOTFOUND" });
 }
 
 async function closed(server: Server): Promise<void> {
