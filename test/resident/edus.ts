@@ -22,7 +22,7 @@ export function receivedEdus(world: World): readonly ReceivedEdu[] {
         origin,
         to: front.serverName,
         txnId,
-        type: String(edu["edu_type"]),
+        type: typeof edu["edu_type"] === "string" ? edu["edu_type"] : "",
         content: isJsonObject(edu["content"]) ? edu["content"] : {},
       })),
     ),
