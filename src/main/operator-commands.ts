@@ -1,13 +1,16 @@
 import type { Command } from "commander";
 import { userInfo } from "node:os";
+import { describeMisdirected, describePurge } from "../operator/describe-room.ts";
 import { describeResync, describeSummary } from "../operator/describe-resync.ts";
 import { createOperatorClient, type OperatorClient } from "../operator/operator-client.ts";
+import type { MisdirectedReport } from "../operator/read-misdirected.ts";
 import type { ResyncReport, ResyncSummary } from "../operator/read-resyncs.ts";
 import type { NewAccount } from "../operator/make-account.ts";
 import type { Outcome } from "../operator/steer-resync.ts";
 import { checkDataDir } from "./check-surroundings.ts";
 import type { Config, Environment } from "./config.ts";
 import { loadConfig } from "./config.ts";
+import type { RoomPurged } from "../rooms/join/purge-room.ts";
 import { findOperatorToken } from "./operator-token.ts";
 import { readRunning } from "./running-file.ts";
 
@@ -68,7 +71,10 @@ function addReadCommands(program: Command, line: CommandLine): void {
     .action(async (room: string, options: { json?: boolean }) => {
       const { client } = await connect(line);
       const report = (await client.get(pathOf(room))) as ResyncReport;
-      line.write(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : describeResync(report, line.now()));
+      const misdirected = (await client.get(pathOf(room, "/misdirected"))) as MisdirectedReport;
+      const json = { ...report, misdirected: misdirected.servers };
+      const text = describeResync(report, line.now()) + describeMisdirected(misdirected);
+      line.write(options.json ? `${JSON.stringify(json, undefined, 2)}\n` : text);
     });
 }
 
@@ -102,6 +108,19 @@ function addSteerCommands(program: Command, line: CommandLine): void {
       const { client } = await connect(line);
       const { left } = (await client.post(pathOf(room, "/leave"), { by: whoAsks(), why })) as { left: string[] };
       line.write(`left ${room}: ${left.length === 0 ? "none of our users was in it" : left.join(", ")}\n`);
+    });
+  program
+    .command("purge")
+    .description("give a room up and forget it: all of our users leave it, and what is held of it is deleted")
+    .argument("<room>", "room id")
+    .option("--why <reason>", "the reason that the room is told", "")
+    .action(async (room: string, { why }: { why: string }) => {
+      const { client } = await connect(line);
+      const purged = (await client.post(`/rooms/${encodeURIComponent(room)}/purge`, {
+        by: whoAsks(),
+        why,
+      })) as RoomPurged;
+      line.write(describePurge(room, purged));
     });
 }
 

@@ -9,6 +9,8 @@ import { giveRoomUp } from "./give-room-up.ts";
 import { joinAs } from "./join-as.ts";
 import { makeAccount } from "./make-account.ts";
 import { OPERATOR_PATH } from "./operator-path.ts";
+import { purgeKnownRoom } from "./purge-known-room.ts";
+import { showMisdirected } from "./read-misdirected.ts";
 import { listResyncs, showResync } from "./read-resyncs.ts";
 import { cancelResync, retryResync } from "./steer-resync.ts";
 
@@ -77,6 +79,14 @@ export function createOperatorRouter(ctx: OperatorContext, token: string): Route
   api.get(
     "/resyncs/:roomId",
     answering((request) => showResync(ctx, roomIdOf(request))),
+  );
+  api.get(
+    "/resyncs/:roomId/misdirected",
+    answering((request) => showMisdirected(ctx, roomIdOf(request))),
+  );
+  api.post(
+    "/rooms/:roomId/purge",
+    answering((request) => purgeKnownRoom(ctx, { roomId: roomIdOf(request), ...parse(steerBody, request) })),
   );
   api.post(
     "/resyncs/:roomId/retry",

@@ -13,6 +13,7 @@ import {
   partialRoom,
 } from "../../storage/partial-state.ts";
 import { deleteResyncControl } from "../../storage/resync-control.ts";
+import { deleteRoomPurge } from "../../storage/room-purges.ts";
 import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
 import { loadStateEntries } from "../../storage/state-entries.ts";
@@ -126,6 +127,7 @@ async function forgetOlderJoin(tx: Connection, roomId: StateSource["roomId"]): P
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);
+  await deleteRoomPurge(tx, roomId);
 }
 
 /**

@@ -2,12 +2,14 @@ import { listPartialRooms } from "../../storage/partial-state.ts";
 import { loadResyncControl } from "../../storage/resync-control.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import type { RoomsContext } from "../context.ts";
+import { finishPurges } from "../join/purge-room.ts";
 import { nextResyncStep } from "./resync-next-step.ts";
 
 /**
  * Sees to it that each partial room has its resync, unless it was cancelled: a join may have been stored while Temporal
  * was away, and a workflow may have been terminated by hand. Starting one that runs changes nothing. A cancelled one
- * has no workflow that would clear up when the last of our users leaves, so that it is done here.
+ * has no workflow that would clear up when the last of our users leaves, so that it is done here; as are purges of
+ * rooms that were not completed at once.
  */
 export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly started: number }> {
   let started = 0;
@@ -21,5 +23,6 @@ export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly st
       await nextResyncStep(ctx, { roomId, joinEventId });
     }
   }
+  await finishPurges(ctx);
   return { started };
 }
