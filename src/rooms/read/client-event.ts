@@ -27,6 +27,8 @@ interface ClientEventFraming {
   readonly transactionId?: string | undefined;
   /** The event that this state event took the place of. */
   readonly replaces?: Event | undefined;
+  /** The room's state has it no more, and nothing else in its place. */
+  readonly gone?: boolean;
 }
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#room-event-format */
@@ -65,6 +67,7 @@ function unsignedOf(event: Event, framing: ClientEventFraming): JsonObject {
     age: Math.max(0, Math.trunc(framing.now - originServerTsOf(event.pdu))),
     ...(transactionId === undefined ? {} : { transaction_id: transactionId }),
     ...(replaces === undefined ? {} : { replaces_state: replaces.eventId, prev_content: replaces.pdu.content }),
+    ...(framing.gone === true ? { "org.fastjoin.gone": true } : {}),
     ...(redactedBecause === undefined
       ? {}
       : { redacted_because: toClientEvent(redactedBecause, { ...plain(framing), withRoomId: true }) }),

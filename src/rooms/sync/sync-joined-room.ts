@@ -3,9 +3,11 @@ import type { JsonObject } from "../../matrix/json.ts";
 import { restoredEvents } from "../../storage/changed-rooms.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadRoom } from "../../storage/rooms.ts";
+import type { ClientEvent } from "../read/client-event.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import type { RoomsContext } from "../context.ts";
 import { isSelective } from "../read/event-filter.ts";
+import { goneStateEvents } from "../read/gone-state.ts";
 import { visibleEvents } from "../read/history-visibility.ts";
 import { stateForSync } from "./sync-state.ts";
 import { roomSummary } from "./sync-summary.ts";
@@ -91,6 +93,7 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
   const restored = limited || isSelective(filter) ? [] : await restoredSince(ctx, range);
   const events = [...(await visibleEvents(ctx, viewer, restored)), ...arrived];
   const state = await stateForSync(ctx, request, { ...range, timeline: events, limited });
+  const gone = await goneSince(ctx, request, range);
   const device = request.requester;
   return {
     timeline: {
@@ -98,8 +101,20 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
       limited,
       prev_batch: syncToken(startOf(arrived) ?? page.next ?? range.position),
     },
-    state: await toClientEvents(ctx, state, { withRoomId: false }),
+    state: [...(await toClientEvents(ctx, state, { withRoomId: false })), ...gone],
   };
+}
+
+async function goneSince(
+  ctx: RoomsContext,
+  request: SyncRequest,
+  { roomId, since, position }: RoomRange,
+): Promise<readonly ClientEvent[]> {
+  if (since === undefined || request.fullState) return [];
+  return goneStateEvents(ctx, roomId, {
+    range: { from: since, to: position },
+    filter: request.filter.room?.state ?? {},
+  });
 }
 
 async function restoredSince(
