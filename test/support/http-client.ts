@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 /** A client of a running sidecar, over its client-server API. */
 export interface HttpClient {
   readonly userId: string;
+  readonly accessToken: string;
   get<T>(path: string): Promise<T>;
   post<T>(path: string, body?: object): Promise<T>;
   put<T>(path: string, body: object): Promise<T>;
@@ -38,6 +39,7 @@ export function httpClient(url: string, userId: string, accessToken: string): Ht
   const inRoom = (roomId: string, rest: string): string => `rooms/${encodeURIComponent(roomId)}/${rest}`;
   return {
     userId,
+    accessToken,
     get: (path) => call("GET", path),
     post: (path, body = {}) => call("POST", path, body),
     put: (path, body) => call("PUT", path, body),

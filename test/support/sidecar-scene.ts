@@ -37,7 +37,7 @@ export async function joinVia(alice: HttpClient, room: HostedRoom, resident: Res
 export async function untilComplete(
   settings: SidecarSettings,
   room: HostedRoom,
-  sidecar: SidecarProcess,
+  sidecar: Pick<SidecarProcess, "output">,
 ): Promise<void> {
   await eventually(
     async () => {
