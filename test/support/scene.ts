@@ -1,6 +1,6 @@
 import { afterAll } from "vitest";
 import type { Database } from "../../src/storage/database.ts";
-import { startResident, type Resident } from "../resident/resident.ts";
+import { startResident, type Resident, type ResidentOptions } from "../resident/resident.ts";
 import { openTestDatabase } from "./database.ts";
 import { startInProcessSidecar, type InProcessSidecar } from "./in-process-sidecar.ts";
 
@@ -11,9 +11,9 @@ export interface Scene {
   readonly sidecar: InProcessSidecar;
 }
 
-export async function openScene(): Promise<Scene> {
+export async function openScene(options: ResidentOptions = {}): Promise<Scene> {
   const database = await openTestDatabase();
-  const resident = await startResident();
+  const resident = await startResident(options);
   const sidecar = await startInProcessSidecar(database, { notaries: [resident.serverName] });
   afterAll(async () => {
     await sidecar.close();
