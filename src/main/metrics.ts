@@ -1,9 +1,11 @@
 import express, { type RequestHandler, type Router } from "express";
-import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { lostEventCounts } from "../rooms/lost-events.ts";
 import type { Database } from "../storage/database.ts";
 import { listBackOffs } from "../storage/destinations.ts";
 import { outboxDestinations } from "../storage/outbox.ts";
 import { countPartialEvents, listPartialRooms } from "../storage/partial-state.ts";
+import { countAllWaitingPdus } from "../storage/waiting-pdus.ts";
 
 export interface Metrics {
   /** `GET /_fastjoin/metrics`, in Prometheus' text format. */
@@ -33,6 +35,14 @@ function addDatabaseGauges(registry: Registry, { pool }: Database): void {
     },
   });
   new Gauge({
+    name: "fastjoin_waiting_pdus",
+    help: "Received events that can't be handled yet: what they build on is unknown, or their room is being joined",
+    registers,
+    async collect() {
+      this.set(await countAllWaitingPdus(pool));
+    },
+  });
+  new Gauge({
     name: "fastjoin_outbox_destinations",
     help: "Servers that events wait to be sent to",
     registers,
@@ -50,10 +60,24 @@ function addDatabaseGauges(registry: Registry, { pool }: Database): void {
   });
 }
 
+function addLossCounter(registry: Registry): void {
+  new Counter({
+    name: "fastjoin_lost_events_total",
+    help: "Events that other servers gave us and that were let go, by cause; the log names them",
+    labelNames: ["cause"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [cause, count] of lostEventCounts()) this.inc({ cause }, count);
+    },
+  });
+}
+
 export function createMetrics(database: Database): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   addDatabaseGauges(registry, database);
+  addLossCounter(registry);
   const durations = new Histogram({
     name: "fastjoin_http_request_duration_seconds",
     help: "Time from a request's head to the end of its answer; long polls of /sync included",

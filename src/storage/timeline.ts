@@ -1,6 +1,6 @@
 import type { RoomId } from "../matrix/identifiers.ts";
 import { EVENT_COLUMNS, storedEventOf, type StoredEvent } from "./events.ts";
-import { queryRows, type Connection } from "./query.ts";
+import { queryRow, queryRows, type Connection } from "./query.ts";
 
 /**
  * Positions stand between events: position n is behind the event with stream id n. Forward from n gives the events
@@ -49,4 +49,21 @@ export async function takeBackfillPositions(tx: Connection, count: number): Prom
     [count],
   );
   return rows.map((row) => row.position);
+}
+
+/**
+ * The depth at which we came into a room: of the join whose resync is under way, else of the first event that we got
+ * with a state. What lies before is history.
+ */
+export async function depthOfArrival(c: Connection, roomId: RoomId): Promise<bigint> {
+  const row = await queryRow<{ depth: bigint | null }>(
+    c,
+    `SELECT coalesce(
+       (SELECT depth FROM partial_state_rooms partial JOIN events ON event_id = partial.join_event_id
+        WHERE partial.room_id = $1),
+       (SELECT depth FROM events WHERE room_id = $1 AND stream_id > 0 AND state_after IS NOT NULL
+        ORDER BY stream_id LIMIT 1)) AS depth`,
+    [roomId],
+  );
+  return row?.depth ?? 0n;
 }

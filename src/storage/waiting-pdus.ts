@@ -1,6 +1,6 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
-import { execute, queryRows, type Connection } from "./query.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 type WaitingReason = "join-under-way" | "missing-prev-events";
 
@@ -79,16 +79,22 @@ export async function waitingPdusOf(
   return rows.map(waitingPduOf);
 }
 
-/** Those whose time has come, in the order in which they came; without those of some rooms. */
+/** Those whose time has come, in the order in which they came; without those of some rooms, or of one room only. */
 export async function dueWaitingPdus(
   c: Connection,
-  due: { readonly now: number; readonly limit: number; readonly exceptRooms?: readonly RoomId[] },
+  due: {
+    readonly now: number;
+    readonly limit: number;
+    readonly exceptRooms?: readonly RoomId[];
+    readonly onlyRoom?: RoomId;
+  },
 ): Promise<readonly WaitingPdu[]> {
   const rows = await queryRows<WaitingRow>(
     c,
-    `SELECT ${COLUMNS} FROM waiting_pdus WHERE retry_at <= $1 AND room_id <> ALL ($3::text[])
+    `SELECT ${COLUMNS} FROM waiting_pdus
+     WHERE retry_at <= $1 AND room_id <> ALL ($3::text[]) AND ($4::text IS NULL OR room_id = $4)
      ORDER BY received_at, event_id COLLATE "C" LIMIT $2`,
-    [new Date(due.now), due.limit, due.exceptRooms ?? []],
+    [new Date(due.now), due.limit, due.exceptRooms ?? [], due.onlyRoom ?? null],
   );
   return rows.map(waitingPduOf);
 }
@@ -103,6 +109,51 @@ export async function postponeWaitingPdu(c: Connection, eventId: EventId, retryA
 
 export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise<void> {
   await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1`, [eventId]);
+}
+
+/** The event waits no more, and those that name it have their turn at `now` (milliseconds), however often they failed. */
+export async function settleWaitingPdu(
+  c: Connection,
+  event: { readonly eventId: EventId; readonly roomId: RoomId },
+  now: number,
+): Promise<void> {
+  // Naming it anywhere is enough: a turn too many does no harm.
+  await execute(
+    c,
+    `WITH settled AS (DELETE FROM waiting_pdus WHERE event_id = $1)
+     UPDATE waiting_pdus SET retry_at = $3
+     WHERE room_id = $2 AND event_id <> $1 AND retry_at > $3 AND strpos(pdu, '"' || $1 || '"') > 0`,
+    [event.eventId, event.roomId, new Date(now)],
+  );
+}
+
+/**
+ * Deletes what waits in a room beyond `most`: of the server that has most there, what came first.
+ *
+ * @returns the ids of what was deleted
+ */
+export async function dropExcessWaitingPdus(c: Connection, roomId: RoomId, most: number): Promise<readonly EventId[]> {
+  const dropped: EventId[] = [];
+  for (let excess = (await countWaitingPdus(c, roomId)) - most; excess > 0; excess -= 1) {
+    const row = await queryRow<{ id: EventId }>(
+      c,
+      `DELETE FROM waiting_pdus WHERE event_id = (
+         SELECT event_id FROM waiting_pdus WHERE room_id = $1 AND origin = (
+           SELECT origin FROM waiting_pdus WHERE room_id = $1 GROUP BY origin
+           ORDER BY count(*) DESC, origin COLLATE "C" LIMIT 1)
+         ORDER BY received_at, event_id COLLATE "C" LIMIT 1)
+       RETURNING event_id AS id`,
+      [roomId],
+    );
+    if (row !== undefined) dropped.push(row.id);
+  }
+  return dropped;
+}
+
+/** All that wait, of whatever room. */
+export async function countAllWaitingPdus(c: Connection): Promise<number> {
+  const row = await queryRow<{ count: number }>(c, `SELECT count(*)::integer AS count FROM waiting_pdus`);
+  return row?.count ?? 0;
 }
 
 export async function countWaitingPdus(c: Connection, roomId: RoomId): Promise<number> {

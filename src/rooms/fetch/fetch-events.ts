@@ -23,6 +23,9 @@ const MAX_REFUSALS = 50;
 /** Auth events may themselves lack auth events; a chain with more holes behind holes than this is given up on. */
 const MAX_ROUNDS = 20;
 
+/** And no more of them than this: each may name ten others, which its maker can make up as fast as we ask. */
+const MAX_ANCESTORS = 2_000;
+
 /** An intake whose events become outliers in the database, chunk by chunk. */
 export function intakeIntoDatabase(
   ctx: RoomsContext,
@@ -52,7 +55,8 @@ export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Pr
   for (let round = 0; round < MAX_ROUNDS && wanted.length > 0; round += 1) {
     for (const id of wanted) asked.add(id);
     failure ??= await fetchInto(ctx, request, wanted, intake);
-    wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id));
+    const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
+    wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
   }
   for (const drop of (await intake.settle()).dropped) {
     ctx.logger.warn({ server: request.server, ...drop }, "a fetched event was dropped");

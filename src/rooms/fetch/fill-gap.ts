@@ -1,67 +1,180 @@
-import { prevEventIds } from "../../matrix/event.ts";
+import { FederationFailure } from "../../federation-client/failures.ts";
+import { depthOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
-import { fetchEvents } from "./fetch-events.ts";
-import { whichExist } from "../../storage/events.ts";
+import { hasState, loadEvents, whichExist } from "../../storage/events.ts";
 import { forwardExtremities } from "../../storage/rooms.ts";
-import { whichWait } from "../../storage/waiting-pdus.ts";
+import { depthOfArrival } from "../../storage/timeline.ts";
+import { settleWaitingPdu, whichWait } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import { authEventIdsWithCreate } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
+import { keepWaiting } from "../receive/keep-waiting.ts";
+import { noteGapAnswered, notAnswered } from "./answered-gaps.ts";
+import { fetchEvents } from "./fetch-events.ts";
 
 /** As many events as one request asks for. */
-const GAP_LIMIT = 20;
+const PAGE = 20;
+
+/** A gap is followed back for so many pages; the state is asked for at what lies before. */
+const MOST_PAGES = 10;
 
 /** A parent that waits is left to its own attempts, so many times. */
 export const PARENT_ATTEMPTS = 3;
 
+interface GapToFill extends VerifiedEvent {
+  /** The event's prev_events that are in no timeline of ours. */
+  readonly missing: readonly EventId[];
+}
+
 /**
- * Asks the sender of an event for what lies between it and what we know, and accepts the answer in the order of the
- * room's graph. An event of the answer whose own past is unknown is passed over.
+ * Asks a server (`origin`) for what lies between an event and what we know, page by page, and accepts the answer in the
+ * order of the room's graph. An event of the gap whose own past stays unknown waits for it, as if it had been sent.
+ * What is no ancestor of the event, and what is older than our being in the room, is left alone. A server is asked once.
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#post_matrixfederationv1get_missing_eventsroomid
  * @returns how many events of the gap are in the timeline now
  * @throws FederationFailure
  */
-export async function fillGap(
-  ctx: RoomsContext,
-  received: VerifiedEvent,
-  missing: readonly EventId[],
-): Promise<number> {
-  const { origin, event, rules } = received;
-  const { roomId } = event;
+export async function fillGap(ctx: RoomsContext, gap: GapToFill): Promise<number> {
+  const { origin, rules, event } = gap;
   // A prev_event that waits itself has had its gap asked for already, if perhaps of a server that has gone since.
-  const waiting = await whichWait(ctx.database.pool, missing, { attemptsBelow: PARENT_ATTEMPTS });
-  if (missing.every((id) => waiting.has(id))) return 0;
+  const waiting = await whichWait(ctx.database.pool, gap.missing, { attemptsBelow: PARENT_ATTEMPTS });
+  const missing = notAnswered(
+    ctx,
+    origin,
+    gap.missing.filter((id) => !waiting.has(id)),
+  );
+  const oldest = await depthOfArrival(ctx.database.pool, event.roomId);
+  // What is no deeper than we are in the room has no prev_event that we could place.
+  if (missing.length === 0 || depthOf(event.pdu) <= oldest) return 0;
 
-  const earliestEvents = await forwardExtremities(ctx.database.pool, roomId);
-  const pdus = await ctx.federation.getMissingEvents(origin, {
-    roomId,
-    earliestEvents,
-    latestEvents: [event.eventId],
-    limit: GAP_LIMIT,
-  });
-  const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus });
-  for (const drop of dropped) ctx.logger.info({ roomId, origin, ...drop }, "an event of a gap was dropped");
+  const found = await walkBack(ctx, { ...gap, missing }, oldest);
   let accepted = 0;
-  for (const one of topologicalOrder(events, (each) => prevEventIds(each.pdu)).ordered) {
-    if (await acceptWithAuthEvents(ctx, { origin, rules, event: one })) accepted += 1;
+  for (const one of topologicalOrder(found, (each) => prevEventIds(each.pdu)).ordered) {
+    if (await acceptOrKeep(ctx, { origin, rules, event: one })) accepted += 1;
   }
   return accepted;
 }
 
-async function acceptWithAuthEvents(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<boolean> {
+/** Follows the missing prev_events back until what they build on is known, too old, or the server has no more. */
+async function walkBack(ctx: RoomsContext, gap: GapToFill, oldest: bigint): Promise<readonly Event[]> {
+  const { origin, event } = gap;
+  const { roomId } = event;
+  const found = new Map<EventId, Event>();
+  const history = new Set<EventId>();
+  const earliestEvents = await forwardExtremities(ctx.database.pool, roomId);
+  const minDepth = Number(oldest);
+  let latestEvents: readonly EventId[] = [event.eventId];
+  let open: readonly EventId[] = gap.missing;
+  for (let page = 0; page < MOST_PAGES && open.length > 0; page += 1) {
+    const request = { roomId, earliestEvents, latestEvents, limit: PAGE, minDepth };
+    const told = await askForPage(ctx, gap, open, request);
+    for (const { eventId, pdu } of told) if (depthOf(pdu) < oldest) history.add(eventId);
+    const fresh = await unplaced(ctx, ancestorsAmong(told, open, history));
+    if (fresh.length === 0) break;
+    for (const one of fresh) found.set(one.eventId, one);
+    const past = await unknownPast(ctx, found);
+    open = notAnswered(
+      ctx,
+      origin,
+      past.filter((id) => !history.has(id)),
+    );
+    const wanted = new Set(open);
+    const before = [...found.values()].filter(({ pdu }) => prevEventIds(pdu).some((id) => wanted.has(id)));
+    latestEvents = before.slice(0, PAGE).map(({ eventId }) => eventId);
+  }
+  // However much further it goes, this server is not followed there: the next time would be as long.
+  noteGapAnswered(ctx, origin, open);
+  return [...found.values()];
+}
+
+type PageRequest = Parameters<RoomsContext["federation"]["getMissingEvents"]>[1];
+
+/** Checks 1 to 3 of a page; a server that does not know the room has answered too. */
+async function askForPage(
+  ctx: RoomsContext,
+  { origin, rules }: GapToFill,
+  open: readonly EventId[],
+  request: PageRequest,
+): Promise<readonly Event[]> {
+  const { roomId } = request;
+  try {
+    const pdus = await ctx.federation.getMissingEvents(origin, request);
+    noteGapAnswered(ctx, origin, open);
+    const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus: pdus.slice(0, PAGE) });
+    for (const drop of dropped) ctx.logger.info({ roomId, origin, ...drop }, "an event of a gap was dropped");
+    return events;
+  } catch (error) {
+    if (error instanceof FederationFailure && error.status === 404) noteGapAnswered(ctx, origin, open);
+    throw error;
+  }
+}
+
+/** What of a page can be reached from the ids; a server must not slip in what nobody asked for. */
+function ancestorsAmong(
+  told: readonly Event[],
+  from: readonly EventId[],
+  except: ReadonlySet<EventId>,
+): readonly Event[] {
+  const byId = new Map(told.map((event) => [event.eventId, event]));
+  const reached: Event[] = [];
+  const path = [...from];
+  for (const id of path) {
+    const event = byId.get(id);
+    if (event === undefined || except.has(id)) continue;
+    byId.delete(id);
+    reached.push(event);
+    path.push(...prevEventIds(event.pdu));
+  }
+  return reached;
+}
+
+async function unplaced(ctx: RoomsContext, events: readonly Event[]): Promise<readonly Event[]> {
+  const known = await loadEvents(
+    ctx.database.pool,
+    events.map(({ eventId }) => eventId),
+  );
+  return events.filter(({ eventId, roomId }) => !hasState(known.get(eventId), roomId));
+}
+
+/** What the found events build on and we have in no timeline. */
+async function unknownPast(ctx: RoomsContext, found: ReadonlyMap<EventId, Event>): Promise<readonly EventId[]> {
+  const past = new Set([...found.values()].flatMap(({ pdu }) => prevEventIds(pdu)));
+  const ids = [...past].filter((id) => !found.has(id));
+  const known = await loadEvents(ctx.database.pool, ids);
+  return ids.filter((id) => known.get(id)?.outlier !== false);
+}
+
+async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<boolean> {
+  const { pool } = ctx.database;
+  try {
+    await fetchAuthEvents(ctx, { origin, rules, event });
+    await acceptEvent(ctx, { event, origin });
+    await settleWaitingPdu(pool, event, ctx.now());
+    return true;
+  } catch (error) {
+    if (!(error instanceof PrevEventsMissing || error instanceof AuthEventsMissing)) throw error;
+    const { eventId, roomId, pdu } = event;
+    const reason = "missing-prev-events";
+    await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason, receivedAt: ctx.now() });
+    return false;
+  }
+}
+
+/** Those that can't be had leave the event waiting. */
+async function fetchAuthEvents(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<void> {
+  const { roomId, eventId } = event;
   const authIds = authEventIdsWithCreate(event, rules);
   const stored = await whichExist(ctx.database.pool, authIds);
   const eventIds = authIds.filter((id) => !stored.has(id));
-  if (eventIds.length > 0) await fetchEvents(ctx, { roomId: event.roomId, rules, server: origin, eventIds });
+  if (eventIds.length === 0) return;
   try {
-    await acceptEvent(ctx, { event, origin });
-    return true;
+    await fetchEvents(ctx, { roomId, rules, server: origin, eventIds });
   } catch (error) {
-    if (error instanceof PrevEventsMissing || error instanceof AuthEventsMissing) return false;
-    throw error;
+    if (!(error instanceof FederationFailure)) throw error;
+    ctx.logger.info({ err: error, roomId, eventId }, "the auth events of a gap's event could not be fetched");
   }
 }

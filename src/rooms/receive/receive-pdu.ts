@@ -5,12 +5,14 @@ import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { roomRules } from "../../storage/rooms.ts";
-import { addWaitingPdu, deleteWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
+import { deleteWaitingPdu, settleWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { fetchEvents } from "../fetch/fetch-events.ts";
 import { fillGap } from "../fetch/fill-gap.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
+import { inGapTurn } from "./gap-turns.ts";
+import { keepWaiting } from "./keep-waiting.ts";
 import { isServerAllowed } from "./server-acl.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 
@@ -57,17 +59,26 @@ export async function receiveVerifiedEvent(ctx: RoomsContext, received: Verified
   const { event } = received;
   const existing = await loadEvent(ctx.database.pool, event.eventId);
   if (existing !== undefined && !existing.outlier) return { kind: "stored", event: existing };
-  // Each kind of hole is filled once; what then still misses is left to the waiting table.
-  const first = await tryToAccept(ctx, received);
-  if (first.kind === "accepted") return await settled(ctx, first.event);
-  const filled = await fillHole(ctx, received, first.hole);
-  if (!filled) return await keepWaiting(ctx, received);
-  const second = await tryToAccept(ctx, received);
-  if (second.kind === "accepted") return await settled(ctx, second.event);
-  const filledAgain =
-    second.hole.constructor !== first.hole.constructor && (await fillHole(ctx, received, second.hole));
-  const third = filledAgain ? await tryToAccept(ctx, received) : second;
-  return third.kind === "accepted" ? await settled(ctx, third.event) : await keepWaiting(ctx, received);
+  const attempt = await tryToAccept(ctx, received);
+  if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
+  return await inGapTurn(ctx, event.roomId, () => receiveWithHoles(ctx, received));
+}
+
+/** Each kind of hole is filled once; what then still misses is left to the waiting table. */
+async function receiveWithHoles(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
+  const filled = new Set<unknown>();
+  for (;;) {
+    // The first time too: another event of the same gap may have filled it meanwhile.
+    const attempt = await tryToAccept(ctx, received);
+    if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
+    const { hole } = attempt;
+    if (filled.has(hole.constructor) || !(await fillHole(ctx, received, hole))) break;
+    filled.add(hole.constructor);
+  }
+  const { event, origin } = received;
+  const { eventId, roomId, pdu } = event;
+  await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason: "missing-prev-events", receivedAt: ctx.now() });
+  return { kind: "waiting", eventId };
 }
 
 type Hole = PrevEventsMissing | AuthEventsMissing;
@@ -88,7 +99,7 @@ async function tryToAccept(ctx: RoomsContext, { event, origin }: VerifiedEvent):
 async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole): Promise<boolean> {
   const { origin, rules, event } = received;
   try {
-    if (hole instanceof PrevEventsMissing) return (await fillGap(ctx, received, hole.eventIds)) > 0;
+    if (hole instanceof PrevEventsMissing) return (await fillGap(ctx, { ...received, missing: hole.eventIds })) > 0;
     const request = { roomId: event.roomId, rules, server: origin, eventIds: hole.eventIds };
     return (await fetchEvents(ctx, request)) > 0;
   } catch (error) {
@@ -102,20 +113,8 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
 }
 
 async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
-  await deleteWaitingPdu(ctx.database.pool, event.eventId);
+  await settleWaitingPdu(ctx.database.pool, event, ctx.now());
   return { kind: "stored", event };
-}
-
-async function keepWaiting(ctx: RoomsContext, { event, origin }: VerifiedEvent): Promise<PduReceived> {
-  await addWaitingPdu(ctx.database.pool, {
-    eventId: event.eventId,
-    roomId: event.roomId,
-    origin,
-    pdu: event.pdu,
-    reason: "missing-prev-events",
-    receivedAt: ctx.now(),
-  });
-  return { kind: "waiting", eventId: event.eventId };
 }
 
 /**

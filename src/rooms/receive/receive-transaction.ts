@@ -9,9 +9,9 @@ import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { receivedTransaction, storeReceivedTransaction } from "../../storage/received-transactions.ts";
 import { roomRules } from "../../storage/rooms.ts";
-import { addWaitingPdu } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
+import { keepWaiting } from "./keep-waiting.ts";
 import { receivePdu } from "./receive-pdu.ts";
 
 interface ReceivedTransaction {
@@ -114,7 +114,7 @@ async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: Room
   const receivedAt = ctx.now();
   for (const [index, pdu] of (rules === undefined ? pdus : inGraphOrder(pdus, rules)).entries()) {
     const eventId: EventId = `$kept-${sha256Base64(origin + stringifyJson(pdu))}`;
-    await addWaitingPdu(ctx.database.pool, {
+    await keepWaiting(ctx, {
       eventId,
       roomId,
       origin,

@@ -1,10 +1,11 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FederationFailure } from "../../federation-client/failures.ts";
-import { prevEventIds, type Event } from "../../matrix/event.ts";
+import { depthOf, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
+import { isJsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { hasState, loadEvents } from "../../storage/events.ts";
 import { forgetStaleJoins, isJoinUnderWay } from "../../storage/joins-under-way.ts";
@@ -22,7 +23,10 @@ import {
 import type { RoomsContext } from "../context.ts";
 import type { VerifiedEvent } from "../events/verify-pdus.ts";
 import { fetchForeignState } from "../fetch/fetch-foreign-state.ts";
-import { PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
+import { notAnswered } from "../fetch/answered-gaps.ts";
+import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
+import { reportLostEvents } from "../lost-events.ts";
+import { inGapTurn } from "./gap-turns.ts";
 import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 
@@ -32,6 +36,9 @@ const INTERVAL_MS = 1_000;
 const AT_ONCE = 50;
 
 const ROOMS_AT_ONCE = 10;
+
+/** Then other rooms have their turn. */
+const MOST_ROUNDS = 50;
 
 /** Attempts after which other servers of the room than the sender's are asked too. */
 const OTHERS_AFTER_ATTEMPTS = 2;
@@ -108,51 +115,121 @@ function isStopped(stopped: AbortSignal | undefined): boolean {
   return stopped?.aborted === true;
 }
 
-/** Never fails: an event that we can't handle for a fault of ours must not hold up the others. */
+/**
+ * Those of a room, and then those whose turn came by that, as long as one is handled after the other: a gap of a hundred
+ * events is closed in one go. Never fails: an event that we can't handle for a fault of ours must not hold up the others.
+ */
 async function receiveInTurn(ctx: RoomsContext, ofRoom: readonly WaitingPdu[], stopped?: AbortSignal): Promise<void> {
-  for (const waiting of ofRoom) {
-    if (isStopped(stopped)) return;
-    try {
-      await receiveOne(ctx, waiting, stopped);
-    } catch (error) {
+  const [first] = ofRoom;
+  let due = ofRoom;
+  for (let rounds = 0; rounds < MOST_ROUNDS && first !== undefined; rounds += 1) {
+    let handled = 0;
+    for (const waiting of due.toSorted(shallowFirst)) {
       if (isStopped(stopped)) return;
-      const { roomId, eventId } = waiting;
-      ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
-      await postpone(ctx, waiting).catch((failure: unknown) => {
-        ctx.logger.error({ err: failure, roomId, eventId }, "a waiting PDU could not be postponed");
-      });
+      if (await receiveOrPostpone(ctx, waiting, stopped)) handled += 1;
     }
+    if (handled === 0) return;
+    due = await dueWaitingPdus(ctx.database.pool, { now: ctx.now(), limit: AT_ONCE, onlyRoom: first.roomId });
   }
 }
 
-async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: AbortSignal | undefined): Promise<void> {
+/** Parents first, as far as depths tell the truth; what a join has kept was not read yet and keeps its order. */
+function shallowFirst(one: WaitingPdu, other: WaitingPdu): number {
+  const [a, b] = [one, other].map(depthOfWaiting) as [bigint, bigint];
+  return a === b ? 0 : a < b ? -1 : 1;
+}
+
+function depthOfWaiting({ reason, pdu }: WaitingPdu): bigint {
+  return reason === "missing-prev-events" && isJsonObject(pdu) ? depthOf(pdu as Pdu) : 0n;
+}
+
+/** Whether it waits no more. */
+async function receiveOrPostpone(
+  ctx: RoomsContext,
+  waiting: WaitingPdu,
+  stopped: AbortSignal | undefined,
+): Promise<boolean> {
+  try {
+    return await receiveOne(ctx, waiting, stopped);
+  } catch (error) {
+    if (isStopped(stopped)) return false;
+    const { roomId, eventId } = waiting;
+    ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
+    await postpone(ctx, waiting).catch((failure: unknown) => {
+      ctx.logger.error({ err: failure, roomId, eventId }, "a waiting PDU could not be postponed");
+    });
+    return false;
+  }
+}
+
+async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: AbortSignal | undefined): Promise<boolean> {
   switch (waiting.reason) {
     case "missing-prev-events":
       return await receiveWaiting(ctx, waiting, stopped);
     case "join-under-way":
       // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
-      if (await isJoinUnderWay(ctx.database.pool, waiting.roomId)) return await postpone(ctx, waiting);
-      return await receiveKeptPdu(ctx, waiting);
+      if (await isStillJoining(ctx, waiting.roomId)) return await postpone(ctx, waiting);
+      await receiveKeptPdu(ctx, waiting);
+      return true;
   }
 }
 
-async function receiveWaiting(ctx: RoomsContext, waiting: WaitingPdu, signal: AbortSignal | undefined): Promise<void> {
+/** A crash after the join was stored leaves its mark behind; what was kept for it has its turn all the same. */
+async function isStillJoining(ctx: RoomsContext, roomId: RoomId): Promise<boolean> {
+  const { pool } = ctx.database;
+  if (!(await isJoinUnderWay(pool, roomId))) return false;
+  return (await localJoinedUsers(pool, roomId, ctx.serverName)).length === 0;
+}
+
+async function receiveWaiting(
+  ctx: RoomsContext,
+  waiting: WaitingPdu,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
   const { pool } = ctx.database;
   const { roomId } = waiting;
   const hopeful = await stillWanted(ctx, waiting);
-  if (hopeful === undefined) return await deleteWaitingPdu(pool, waiting.eventId);
+  if (hopeful === undefined) {
+    await deleteWaitingPdu(pool, waiting.eventId);
+    return true;
+  }
   const { event, rules, origin } = hopeful;
-  const missing = await missingPrevEvents(ctx, event);
   // Its turn comes when its parent's has come; but one that nobody helps must not stop the room.
-  if ((await whichWait(pool, missing, { attemptsBelow: PARENT_ATTEMPTS })).size > 0)
-    return await postpone(ctx, waiting);
+  if (await parentsWait(ctx, event)) return await postpone(ctx, waiting);
+  await askAnotherForGap(ctx, waiting, hopeful);
+  if (await parentsWait(ctx, event)) return await postpone(ctx, waiting);
+  const missing = await missingPrevEvents(ctx, event);
   const servers = missing.length === 0 ? [] : await serversToAsk(ctx, waiting, event);
   for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers, ...(signal && { signal }) });
   const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
   if (result.kind !== "stored") return await postpone(ctx, waiting);
   // The resync of a partial room may work with the same states, and forgets them at its end.
-  if ((await partialRoom(pool, roomId)) !== undefined) return;
+  if ((await partialRoom(pool, roomId)) !== undefined) return true;
   for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
+  return true;
+}
+
+async function parentsWait(ctx: RoomsContext, event: Event): Promise<boolean> {
+  const missing = await missingPrevEvents(ctx, event);
+  return (await whichWait(ctx.database.pool, missing, { attemptsBelow: PARENT_ATTEMPTS })).size > 0;
+}
+
+/** The events themselves are worth more than the state behind them: before that, one more server is asked for them. */
+async function askAnotherForGap(ctx: RoomsContext, waiting: WaitingPdu, received: VerifiedEvent): Promise<void> {
+  const { event, rules } = received;
+  const near = await serversToAsk(ctx, waiting, event);
+  const servers = near.filter((server) => server !== ctx.serverName && server !== "").slice(0, MOST_OTHERS);
+  await inGapTurn(ctx, event.roomId, async () => {
+    const missing = await missingPrevEvents(ctx, event);
+    const server = servers.find((one) => notAnswered(ctx, one, missing).length > 0);
+    if (missing.length === 0 || server === undefined) return;
+    try {
+      await fillGap(ctx, { origin: server, rules, event, missing });
+    } catch (error) {
+      if (!(error instanceof FederationFailure)) throw error;
+      ctx.logger.info({ err: error, eventId: event.eventId }, "a server could not be asked for a gap");
+    }
+  });
 }
 
 /** Undefined for an event that is given up: its room was left, or nobody could tell its past for too long. */
@@ -162,9 +239,13 @@ async function stillWanted(ctx: RoomsContext, waiting: WaitingPdu): Promise<Veri
   const rules = await roomRules(pool, roomId);
   const verdict = rules === undefined ? undefined : parsePdu(waiting.pdu, rules);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
-  const tooOld = ctx.now() - waiting.receivedAt > GIVE_UP_AFTER_MS;
-  if (rules !== undefined && verdict?.ok === true && weAreIn && !tooOld) return { origin, rules, event: verdict.event };
-  ctx.logger.warn({ roomId, eventId, tooOld, weAreIn }, "a waiting PDU was given up");
+  if (rules === undefined || verdict?.ok !== true || !weAreIn) {
+    ctx.logger.info({ roomId, eventId }, "a waiting PDU is of no use any more: its room was left");
+    return undefined;
+  }
+  if (ctx.now() - waiting.receivedAt <= GIVE_UP_AFTER_MS) return { origin, rules, event: verdict.event };
+  const reason = "nobody could tell what it builds on for a day";
+  reportLostEvents(ctx, { loss: "past-unknown", roomId, eventIds: [eventId], reason });
   return undefined;
 }
 
@@ -210,7 +291,9 @@ async function fetchPast(ctx: RoomsContext, { servers, ...past }: Past): Promise
   }
 }
 
-async function postpone(ctx: RoomsContext, { eventId, attempts }: WaitingPdu): Promise<void> {
+/** False: it waits on. */
+async function postpone(ctx: RoomsContext, { eventId, attempts }: WaitingPdu): Promise<false> {
   const wait = Math.min(MOST_BACK_OFF_MS, INTERVAL_MS * 2 ** Math.min(attempts, 20));
   await postponeWaitingPdu(ctx.database.pool, eventId, ctx.now() + wait);
+  return false;
 }
