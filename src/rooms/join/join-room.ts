@@ -1,8 +1,9 @@
+import { randomUUID } from "node:crypto";
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { beginJoin, endJoin } from "../../storage/joins-under-way.ts";
+import { beginJoin, endJoin, type JoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import { PrevEventsMissing } from "../events/accept-event.ts";
@@ -81,12 +82,14 @@ async function joinByHandshake(
   servers: readonly ServerName[],
 ): Promise<RoomJoined> {
   const { roomId, userId } = request;
+  const underWay: JoinUnderWay = { roomId, userId, attempt: randomUUID() };
   try {
-    const { eventId, stored } = await shakeHands(ctx, { roomId, userId, content: request.content ?? {} }, servers);
+    const join = { ...underWay, content: request.content ?? {} };
+    const { eventId, stored } = await shakeHands(ctx, join, servers);
     if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, eventId);
     return { roomId, eventId, partial: stored.partial };
   } finally {
-    await endJoin(ctx.database.pool, roomId, userId);
+    await endJoin(ctx.database.pool, underWay);
     // Not waited for: their past may have to be fetched from slow servers.
     void receiveKeptPdus(ctx, roomId);
   }
@@ -100,14 +103,14 @@ interface HandsShaken {
 /** make_join and send_join at one server after the other, until one of them lets us in or refuses for good. */
 async function shakeHands(
   ctx: RoomsContext,
-  request: MembershipRequest,
+  request: MembershipRequest & JoinUnderWay,
   servers: readonly ServerName[],
 ): Promise<HandsShaken> {
-  const { roomId, userId } = request;
+  const { roomId } = request;
   const failures: FederationFailure[] = [];
   for (const server of servers) {
     // From here on, PDUs of the room are kept: the resident may send them before its answer is stored.
-    await beginJoin(ctx.database.pool, { roomId, userId, since: ctx.now() });
+    await beginJoin(ctx.database.pool, { ...request, since: ctx.now() });
     const template = await attempt(() => makeJoin(ctx, server, request), failures);
     if (template === undefined) {
       if (!mayFailOverMakeJoin(failures.at(-1) as FederationFailure)) break;

@@ -163,7 +163,7 @@ describe("joinRoom", () => {
     members += 1;
     const room = resident.hostRoom({ members });
     const { roomId } = room;
-    const crashed = { roomId, userId: sidecar.userId, since: Date.now() - 60 * 60_000 };
+    const crashed = { roomId, userId: sidecar.userId, attempt: "crashed", since: Date.now() - 60 * 60_000 };
     await beginJoin(database.pool, crashed);
     const { results } = await resident.sendMessage(room, resident.founder, "lost?", { to: [sidecar.serverName] });
     expect(results).toMatchObject([{ status: 200 }]);

@@ -132,10 +132,10 @@ describe("addWaitingPdu", () => {
 describe("beginJoin", () => {
   it("counts until the join has ended, or is found stale", async () => {
     const roomId = "!joining:example.org" as const;
-    await beginJoin(pool, { roomId, userId: "@a:b", since: 1_000 });
-    await beginJoin(pool, { roomId, userId: "@c:d", since: 2_000 });
+    await beginJoin(pool, { roomId, userId: "@a:b", attempt: "1", since: 1_000 });
+    await beginJoin(pool, { roomId, userId: "@c:d", attempt: "1", since: 2_000 });
     expect(await isJoinUnderWay(pool, roomId)).toBe(true);
-    await endJoin(pool, roomId, "@a:b");
+    await endJoin(pool, { roomId, userId: "@a:b", attempt: "1" });
     expect(await isJoinUnderWay(pool, roomId)).toBe(true);
     expect(await forgetStaleJoins(pool, 2_000)).toBe(0);
     expect(await forgetStaleJoins(pool, 2_001)).toBe(1);

@@ -176,7 +176,7 @@ async function aFullRoom(name: string): Promise<RoomId> {
     await storeInviteRoomState(tx, join, { strippedState: [], toldBy: [] });
     const received = { origin: "a.org", pdu: {}, receivedAt: 0 };
     await addWaitingPdu(tx, { eventId: `$${name}-w`, roomId, reason: "join-under-way", ...received });
-    await beginJoin(tx, { roomId, userId: "@u:example.org", since: 0 });
+    await beginJoin(tx, { roomId, userId: "@u:example.org", attempt: "1", since: 0 });
   });
   await storeResyncControl(database, { roomId, wish: "cancelled", by: "me", at: 0, why: "" });
   return roomId;
