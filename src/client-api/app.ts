@@ -24,6 +24,7 @@ import type { ClientRequest, Route } from "./route.ts";
 import { sendJson } from "./send-json.ts";
 import { sendEventRoutes } from "./send-event.ts";
 import { syncRoutes } from "./sync.ts";
+import { upgradeRoomRoutes } from "./upgrade-room.ts";
 import { versionsRoutes } from "./versions.ts";
 
 const ROUTES: readonly Route[] = [
@@ -44,6 +45,7 @@ const ROUTES: readonly Route[] = [
   ...messagesRoutes,
   ...eventRoutes,
   ...filterRoutes,
+  ...upgradeRoomRoutes,
   ...syncRoutes,
 ];
 

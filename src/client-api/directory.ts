@@ -1,6 +1,8 @@
 import { z } from "zod";
-import { createAlias, deleteAlias, resolveAlias } from "../rooms/accounts/room-directory.ts";
-import { parseBody, parseParam, roomAlias, roomId } from "./request-body.ts";
+import { removeAlias } from "../rooms/accounts/remove-alias.ts";
+import { createAlias, resolveAlias } from "../rooms/accounts/room-directory.ts";
+import { readAliases } from "../rooms/read/read-aliases.ts";
+import { parseBody, parseParam, roomAlias, roomId, roomIdParam } from "./request-body.ts";
 import { openRoute, userRoute } from "./route.ts";
 import type { ClientRequest } from "./route.ts";
 
@@ -22,7 +24,14 @@ export const directoryRoutes = [
     return {};
   }),
   userRoute("DELETE /_matrix/client/v3/directory/room/:roomAlias", async (ctx, request) => {
-    await deleteAlias(ctx, { alias: aliasParam(request), userId: request.requester.userId });
+    await removeAlias(ctx, { alias: aliasParam(request), userId: request.requester.userId });
     return {};
   }),
+  userRoute("GET /_matrix/client/v3/rooms/:roomId/aliases", async (ctx, request) => ({
+    aliases: await readAliases(ctx, {
+      roomId: roomIdParam(request),
+      userId: request.requester.userId,
+      signal: request.signal,
+    }),
+  })),
 ];

@@ -1,4 +1,4 @@
-import { createEvent } from "../rooms/events/create-event.ts";
+import { setState } from "../rooms/join/set-state.ts";
 import { readState, readStateEvent } from "../rooms/read/read-state.ts";
 import { enumQuery, jsonObject, parseBody, roomIdParam } from "./request-body.ts";
 import { param, userRoute } from "./route.ts";
@@ -24,12 +24,12 @@ export const roomStateRoutes = [
     return enumQuery(request, "format", ["content", "event"]) === "event" ? event : event.content;
   }),
   userRoute("PUT /_matrix/client/v3/rooms/:roomId/state/:eventType{/:stateKey}", async (ctx, request) => {
-    const event = await createEvent(ctx, {
+    const eventId = await setState(ctx, {
       roomId: roomIdParam(request),
       sender: request.requester.userId,
       ...keyParams(request),
       content: parseBody(request, jsonObject),
     });
-    return { event_id: event.eventId };
+    return { event_id: eventId };
   }),
 ];

@@ -1,6 +1,6 @@
-import type { EventId } from "../matrix/identifiers.ts";
+import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { Membership } from "./memberships.ts";
-import { queryRows, type Connection } from "./query.ts";
+import { queryRow, queryRows, type Connection } from "./query.ts";
 
 /** The memberships that membership events give, without reading the events. */
 export async function loadMemberships(
@@ -13,4 +13,26 @@ export async function loadMemberships(
     [ids],
   );
   return new Map(rows.map((row) => [row.id, row.membership]));
+}
+
+/**
+ * The member event of a user by which their newest event was authorised, of those accepted that arrived since the room
+ * was joined.
+ */
+export async function memberEventNamedBySender(
+  c: Connection,
+  roomId: RoomId,
+  userId: UserId,
+): Promise<EventId | undefined> {
+  const row = await queryRow<{ id: EventId }>(
+    c,
+    `SELECT member.event_id AS id
+     FROM events sent JOIN events member ON member.event_id = ANY (sent.auth_event_ids)
+     WHERE sent.room_id = $1 AND sent.sender = $2 AND sent.stream_id > 0
+       AND sent.rejection IS NULL AND NOT sent.soft_failed
+       AND member.room_id = $1 AND member.type = 'm.room.member' AND member.state_key = $2 AND member.rejection IS NULL
+     ORDER BY sent.stream_id DESC LIMIT 1`,
+    [roomId, userId],
+  );
+  return row?.id;
 }

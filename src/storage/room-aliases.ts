@@ -1,6 +1,6 @@
 import type { RoomAlias, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { Database } from "./database.ts";
-import { execute, type Connection } from "./query.ts";
+import { execute, queryRows, type Connection } from "./query.ts";
 
 interface RoomAliasRow {
   readonly roomAlias: RoomAlias;
@@ -30,4 +30,19 @@ export async function resolveRoomAlias(database: Database, roomAlias: RoomAlias)
 export async function deleteRoomAlias(database: Database, roomAlias: RoomAlias): Promise<boolean> {
   const { count } = await database.prisma.roomAlias.deleteMany({ where: { roomAlias } });
   return count === 1;
+}
+
+/** In the order of their names. */
+export async function aliasesOfRoom(c: Connection, roomId: RoomId): Promise<readonly RoomAlias[]> {
+  const rows = await queryRows<{ alias: RoomAlias }>(
+    c,
+    `SELECT room_alias AS alias FROM room_aliases WHERE room_id = $1 ORDER BY room_alias COLLATE "C"`,
+    [roomId],
+  );
+  return rows.map((row) => row.alias);
+}
+
+/** Lets all aliases of one room name another. */
+export async function moveAliases(tx: Connection, from: RoomId, to: RoomId): Promise<void> {
+  await execute(tx, `UPDATE room_aliases SET room_id = $2 WHERE room_id = $1`, [from, to]);
 }

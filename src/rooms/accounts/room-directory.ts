@@ -4,7 +4,7 @@ import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { RoomAlias, RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import { joinedServers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoomServers } from "../../storage/partial-state.ts";
-import { deleteRoomAlias, insertAlias, resolveRoomAlias } from "../../storage/room-aliases.ts";
+import { insertAlias, resolveRoomAlias } from "../../storage/room-aliases.ts";
 import type { RoomsContext } from "../context.ts";
 
 /** The room behind an alias, with servers that can help to join it. */
@@ -49,7 +49,7 @@ async function resolveRemoteAlias(ctx: RoomsContext, alias: RoomAlias, server: S
   }
 }
 
-function unknownAlias(alias: RoomAlias): MatrixError {
+export function unknownAlias(alias: RoomAlias): MatrixError {
   return new MatrixError(404, "M_NOT_FOUND", `The room alias ${alias} is not known`);
 }
 
@@ -61,6 +61,9 @@ export async function createAlias(
   if (serverNameOf(entry.alias) !== ctx.serverName) {
     throw new MatrixError(400, "M_INVALID_PARAM", `${entry.alias} is not an alias of this server`);
   }
+  if (/[\s\0]/.test(entry.alias) || entry.alias.startsWith("#:")) {
+    throw new MatrixError(400, "M_INVALID_PARAM", `${JSON.stringify(entry.alias)} has no usable localpart`);
+  }
   const member = await membershipOf(ctx.database.pool, entry.roomId, entry.creator);
   if (member?.membership !== "join") {
     throw new MatrixError(403, "M_FORBIDDEN", "Only members of a room can give it an alias");
@@ -68,19 +71,4 @@ export async function createAlias(
   if (!(await insertAlias(ctx.database.pool, entry))) {
     throw new MatrixError(409, "M_UNKNOWN", `${entry.alias} is taken`);
   }
-}
-
-/** @throws MatrixError 403 M_FORBIDDEN, 404 M_NOT_FOUND */
-export async function deleteAlias(
-  ctx: RoomsContext,
-  { alias, userId }: { readonly alias: RoomAlias; readonly userId: UserId },
-): Promise<void> {
-  const row = await resolveRoomAlias(ctx.database, alias);
-  if (row === undefined) {
-    throw unknownAlias(alias);
-  }
-  if (row.creator !== userId) {
-    throw new MatrixError(403, "M_FORBIDDEN", "An alias can only be deleted by whoever made it");
-  }
-  await deleteRoomAlias(ctx.database, alias);
 }

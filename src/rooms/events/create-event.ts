@@ -6,8 +6,9 @@ import { transaction, type Connection } from "../../storage/database.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
 import { acceptEventWithin } from "./accept-event.ts";
-import { authEventIdsFor, buildEvent, type EventDraft } from "./build-event.ts";
+import { buildEvent, type EventDraft } from "./build-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { knownAuthEventIds } from "./known-auth-events.ts";
 import { stateBeforeEvent } from "./state-before-event.ts";
 
 /** The event of a draft is refused by the auth rules: its sender is told which one, and nothing is stored. */
@@ -65,7 +66,7 @@ async function authEventsFor(
   state: StateMap,
   rules: RoomVersionRules,
 ): Promise<readonly StoredEvent[]> {
-  const ids = authEventIdsFor(draft, state, rules);
+  const ids = await knownAuthEventIds(tx, draft, state, rules);
   const events = await loadEvents(tx, ids);
   return ids.flatMap((id) => events.get(id) ?? []);
 }

@@ -25,6 +25,8 @@ export interface NewRoom {
   readonly initialState: readonly InitialStateEvent[];
   readonly creationContent: JsonObject;
   readonly powerLevelOverride: JsonObject;
+  /** The first power levels as they are, instead of the preset's with their override. */
+  readonly powerLevels?: JsonObject;
 }
 
 /** The content of the create event; the room version's own keys can't be overridden. */
@@ -66,7 +68,7 @@ export function initialRoomEvents(
   const state = (type: string, content: JsonObject): InitialStateEvent => ({ type, stateKey: "", content });
   const given = new Set(room.initialState.filter(({ stateKey }) => stateKey === "").map(({ type }) => type));
   return [
-    state("m.room.power_levels", powerLevelsOf(room, creator, rules)),
+    state("m.room.power_levels", room.powerLevels ?? powerLevelsOf(room, creator, rules)),
     ...(alias === undefined ? [] : [state("m.room.canonical_alias", { alias })]),
     ...presetEvents(room.preset).filter(({ type }) => !given.has(type)),
     ...room.initialState,

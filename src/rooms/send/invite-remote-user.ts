@@ -9,12 +9,14 @@ import { rulesOf } from "../../matrix/room-versions.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { transaction } from "../../storage/database.ts";
 import { loadEvents } from "../../storage/events.ts";
+import { partialRoom } from "../../storage/partial-state.ts";
 import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
 import { acceptEvent } from "../events/accept-event.ts";
-import { authEventIdsFor, buildEvent } from "../events/build-event.ts";
+import { buildEvent } from "../events/build-event.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
-import { judgeByState } from "../events/judge-event.ts";
+import { judgeByPartialState, judgeByState } from "../events/judge-event.ts";
+import { knownAuthEventIds } from "../events/known-auth-events.ts";
 import { stateBeforeEvent } from "../events/state-before-event.ts";
 import { inviteRoomState } from "../read/stripped-state.ts";
 
@@ -63,11 +65,12 @@ async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
     const extremities = await loadEvents(tx, await forwardExtremities(tx, draft.roomId));
     const prevEvents = [...extremities.values()];
     const before = await stateBeforeEvent({ database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
-    const ids = authEventIdsFor(draft, before.state, rules);
+    const ids = await knownAuthEventIds(tx, draft, before.state, rules);
     const authEvents = await loadEvents(tx, ids);
     const place = { prevEvents, authEvents: ids.flatMap((id) => authEvents.get(id) ?? []), now: ctx.now() };
     const event = buildEvent(draft, place, rules, ctx);
-    const verdict = await judgeByState({ tx, rules, event }, before.state);
+    const partial = (await partialRoom(tx, draft.roomId)) !== undefined;
+    const verdict = await (partial ? judgeByPartialState : judgeByState)({ tx, rules, event }, before.state);
     if (!verdict.allowed) {
       throw refused(verdict.reason);
     }

@@ -1,5 +1,6 @@
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
+import type { JsonObject } from "../../matrix/json.ts";
 import type { RoomsContext } from "../context.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import { createEvent } from "../events/create-event.ts";
@@ -12,6 +13,8 @@ interface Invitation {
   readonly target: UserId;
   readonly reason?: string;
   readonly isDirect?: boolean;
+  /** Further keys of the membership's content. */
+  readonly content?: JsonObject;
 }
 
 /**
@@ -30,6 +33,7 @@ export async function inviteUser(ctx: RoomsContext, invitation: Invitation): Pro
     stateKey: target,
     content: {
       ...(isOurs ? await memberContentOf(ctx, target) : {}),
+      ...invitation.content,
       membership: "invite",
       ...(reason === undefined ? {} : { reason }),
       ...(isDirect === true ? { is_direct: true } : {}),
