@@ -28,6 +28,8 @@ export type Endpoint = (typeof ENDPOINTS)[number];
 export type Lie =
   /** send_join leaves this server out of servers_in_room. */
   | { readonly lie: "hide-server"; readonly server: string }
+  /** send_join names this server in servers_in_room, whether any user of it is joined or not. */
+  | { readonly lie: "show-server"; readonly server: string }
   /** In send_join, state and state_ids another event (or none) stands under this key of the state. */
   | {
       readonly lie: "replace-state";

@@ -13,7 +13,7 @@ import { deliver } from "../deliver.ts";
 import { authChain, eventOf, joinedByServer, mustHave, stateBeforeAll } from "../hosted-room.ts";
 import type { HostedRoom } from "../hosted-room.ts";
 import { liedChain, liedState, textsOf } from "../lies.ts";
-import { lieNamed, troubleOf } from "../trouble.ts";
+import { lieNamed, liesNamed, troubleOf } from "../trouble.ts";
 import { visitedRoom } from "../visit.ts";
 import type { Handler, Visit } from "../visit.ts";
 import { identityIn, outsideServers } from "../world.ts";
@@ -123,8 +123,10 @@ function membersTold(room: HostedRoom, { join, before }: Told): Set<EventId> {
 
 function saidOfMembers(visit: Visit, { room, before, omitted }: Told): Record<string, string | string[]> {
   const says = lieNamed(visit.troubles, "members-omitted")?.says ?? omitted;
-  const hidden = visit.troubles.flatMap((one) => (one.kind === "lie" && one.lie === "hide-server" ? [one.server] : []));
-  const servers: ServerName[] = [...joinedByServer(room, before).keys()].filter((server) => !hidden.includes(server));
+  const hidden = liesNamed(visit.troubles, "hide-server").map(({ server }) => server);
+  const shown = liesNamed(visit.troubles, "show-server").map(({ server }) => server);
+  const joined = [...joinedByServer(room, before).keys()].filter((server) => !hidden.includes(server));
+  const servers: ServerName[] = [...new Set([...joined, ...shown])];
   const tells = omitted && lieNamed(visit.troubles, "no-servers-in-room") === undefined;
   return {
     members_omitted: String(says),
