@@ -1,8 +1,10 @@
 import type { Command } from "commander";
 import { userInfo } from "node:os";
+import { describeChanges } from "../operator/describe-changes.ts";
 import { describeMisdirected, describePurge } from "../operator/describe-room.ts";
 import { describeResync, describeSummary } from "../operator/describe-resync.ts";
 import { createOperatorClient, type OperatorClient } from "../operator/operator-client.ts";
+import type { ChangesReport } from "../operator/read-changes.ts";
 import type { MisdirectedReport } from "../operator/read-misdirected.ts";
 import type { ResyncReport, ResyncSummary } from "../operator/read-resyncs.ts";
 import type { NewAccount } from "../operator/make-account.ts";
@@ -76,6 +78,29 @@ function addReadCommands(program: Command, line: CommandLine): void {
       const text = describeResync(report, line.now()) + describeMisdirected(misdirected);
       line.write(options.json ? `${JSON.stringify(json, undefined, 2)}\n` : text);
     });
+  program
+    .command("changes")
+    .description("list the events whose acceptance a room's resync has changed: what, when, why, by which auth rule")
+    .argument("<room>", "room id")
+    .option("--json", "print JSON")
+    .action(async (room: string, options: { json?: boolean }) => {
+      const { client } = await connect(line);
+      const report = await allChanges(client, room);
+      line.write(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : describeChanges(report));
+    });
+}
+
+/** Page by page: there may be thousands. */
+async function allChanges(client: OperatorClient, room: string): Promise<ChangesReport> {
+  const read = async (after: string): Promise<ChangesReport> =>
+    (await client.get(pathOf(room, `/changes?after=${after}`))) as ChangesReport;
+  let page = await read("0");
+  const changes = [...page.changes];
+  while (page.next !== undefined) {
+    page = await read(page.next);
+    changes.push(...page.changes);
+  }
+  return { roomId: page.roomId, changes };
 }
 
 function addSteerCommands(program: Command, line: CommandLine): void {

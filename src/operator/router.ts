@@ -10,6 +10,7 @@ import { joinAs } from "./join-as.ts";
 import { makeAccount } from "./make-account.ts";
 import { OPERATOR_PATH } from "./operator-path.ts";
 import { purgeKnownRoom } from "./purge-known-room.ts";
+import { showChanges } from "./read-changes.ts";
 import { showMisdirected } from "./read-misdirected.ts";
 import { listResyncs, showResync } from "./read-resyncs.ts";
 import { cancelResync, retryResync } from "./steer-resync.ts";
@@ -39,8 +40,24 @@ function requireToken(token: string): RequestHandler {
   };
 }
 
+const changesQuery = z.object({
+  after: z
+    .string()
+    .regex(/^\d{1,18}$/)
+    .transform(BigInt)
+    .default(0n),
+});
+
 function parse<T>(schema: z.ZodType<T>, request: Request): T {
-  const result = schema.safeParse(request.body ?? {});
+  return parsed(schema, request.body ?? {});
+}
+
+function parseQuery<T>(schema: z.ZodType<T>, request: Request): T {
+  return parsed(schema, request.query);
+}
+
+function parsed<T>(schema: z.ZodType<T>, value: unknown): T {
+  const result = schema.safeParse(value);
   if (!result.success) {
     throw new MatrixError(400, "M_INVALID_PARAM", z.prettifyError(result.error));
   }
@@ -79,6 +96,10 @@ export function createOperatorRouter(ctx: OperatorContext, token: string): Route
   api.get(
     "/resyncs/:roomId",
     answering((request) => showResync(ctx, roomIdOf(request))),
+  );
+  api.get(
+    "/resyncs/:roomId/changes",
+    answering((request) => showChanges(ctx, roomIdOf(request), parseQuery(changesQuery, request).after)),
   );
   api.get(
     "/resyncs/:roomId/misdirected",

@@ -1,4 +1,4 @@
-import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
 import { execute, queryRows, type Connection } from "./query.ts";
 
 /** What the full state has made of an event that was judged on partial state. */
@@ -39,10 +39,13 @@ interface StoredChange extends ResyncEventChange {
   readonly at: Date;
   readonly type: string;
   readonly stateKey: string | null;
-  readonly sender: string;
+  readonly sender: UserId;
 }
 
-/** What the resyncs of a room have changed, oldest first. */
+/**
+ * What the resyncs of a room have changed, oldest first: so many, and those that share the last one's position, so that
+ * the next page can begin behind it.
+ */
 export async function resyncEventChanges(
   c: Connection,
   roomId: RoomId,
@@ -54,7 +57,7 @@ export async function resyncEventChanges(
        type, state_key AS "stateKey", sender
      FROM resync_event_changes change JOIN events USING (event_id)
      WHERE change.room_id = $1 AND change.stream_id > $2
-     ORDER BY change.stream_id, events.stream_id LIMIT $3`,
+     ORDER BY change.stream_id FETCH FIRST $3 ROWS WITH TIES`,
     [roomId, after, limit],
   );
 }

@@ -9,6 +9,7 @@ import type { ResyncWorkflows, WorkflowStanding } from "../../../src/operator/re
 import { createOperatorRouter } from "../../../src/operator/router.ts";
 import { createStreamWaiter } from "../../../src/rooms/read/stream-waiter.ts";
 import { addPartialRoomServers, insertPartialRoom } from "../../../src/storage/partial-state.ts";
+import { appendResyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
 import { loadResyncControl, storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
@@ -293,7 +294,35 @@ describe("the operator API", async () => {
     );
   });
 
+  /** The event that was stored for the join, as if a resync had rejected it so many times. */
+  async function changeTheJoin(times: number): Promise<void> {
+    const change = { change: "rejected", rule: "membership.join.banned", reason: "she is banned" } as const;
+    for (let place = 1; place <= times; place += 1) {
+      const at = { streamId: BigInt(place), roomId, at: place * 1000 };
+      await appendResyncEventChanges(database.pool, at, [{ eventId: `$join-of-${roomId}`, ...change }]);
+    }
+  }
+
+  it("tells what a resync has changed: what, when, why, by which auth rule", async () => {
+    await changeTheJoin(1);
+    const [status, body] = await ask("GET", pathOf("/changes"));
+    expect(status).toBe(200);
+    const change = { change: "rejected", rule: "membership.join.banned", reason: "she is banned", at: 1000 };
+    const event = { eventId: `$join-of-${roomId}`, type: "m.room.message", sender: "@alice:example.org" };
+    expect(body).toEqual({ roomId, changes: [{ ...event, ...change }] });
+    expect(await ask("GET", pathOf("/changes?after=no"))).toMatchObject([400, { errcode: "M_INVALID_PARAM" }]);
+  });
+
   describe("from the command line", () => {
+    it("lists what a resync has changed, however much", async () => {
+      expect((await command("changes", roomId)).text).toContain("no resync has changed");
+      await changeTheJoin(101);
+      const { text } = await command("changes", roomId);
+      expect(text).toContain("1970-01-01T00:00:01.000Z  rejected  $join-of-");
+      expect(text).toContain("refused by membership.join.banned: she is banned");
+      expect(JSON.parse((await command("changes", roomId, "--json")).text)).toHaveProperty("changes.length", 101);
+    });
+
     it("lists, shows, cancels and retries", async () => {
       expect(await command("rooms")).toMatchObject({
         code: 0,
