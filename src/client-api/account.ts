@@ -5,7 +5,7 @@ import { userRoute } from "./route.ts";
 export const accountRoutes = [
   userRoute("GET /_matrix/client/v3/account/whoami", async (_ctx, { requester }) => ({
     user_id: requester.userId,
-    device_id: requester.deviceId,
+    ...(requester.deviceId === "" ? {} : { device_id: requester.deviceId }),
     is_guest: false,
   })),
   userRoute("POST /_matrix/client/v3/logout", async (ctx, { requester }) => {

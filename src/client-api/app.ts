@@ -1,9 +1,11 @@
 import express from "express";
 import type { NextFunction, Request, Response, Router } from "express";
 import { MatrixError } from "../federation-api/matrix-error.ts";
+import { accountDataRoutes } from "./account-data.ts";
 import { accountRoutes } from "./account.ts";
 import { answerError, methodNotAllowed, unrecognized } from "./answer-error.ts";
-import { authenticate } from "./authenticate.ts";
+import { appserviceRoutes } from "./appservice.ts";
+import { accessTokenOf, authenticate } from "./authenticate.ts";
 import { capabilitiesRoutes } from "./capabilities.ts";
 import type { ClientApiContext } from "./context.ts";
 import { createRoomRoutes } from "./create-room.ts";
@@ -16,8 +18,10 @@ import { loginRoutes } from "./login.ts";
 import { memberRoutes } from "./members.ts";
 import { membershipRoutes } from "./membership.ts";
 import { messagesRoutes } from "./messages.ts";
+import { presenceRoutes } from "./presence.ts";
 import { profileRoutes } from "./profile.ts";
 import { readBody } from "./read-body.ts";
+import { receiptRoutes } from "./receipts.ts";
 import { registerRoutes } from "./register.ts";
 import { roomStateRoutes } from "./room-state.ts";
 import type { ClientRequest, Route } from "./route.ts";
@@ -25,6 +29,7 @@ import { sendJson } from "./send-json.ts";
 import { sendEventRoutes } from "./send-event.ts";
 import { syncRoutes } from "./sync.ts";
 import { upgradeRoomRoutes } from "./upgrade-room.ts";
+import { typingRoutes } from "./typing.ts";
 import { versionsRoutes } from "./versions.ts";
 
 const ROUTES: readonly Route[] = [
@@ -33,6 +38,7 @@ const ROUTES: readonly Route[] = [
   ...registerRoutes,
   ...loginRoutes,
   ...accountRoutes,
+  ...appserviceRoutes,
   ...profileRoutes,
   ...directoryRoutes,
   ...createRoomRoutes,
@@ -45,6 +51,10 @@ const ROUTES: readonly Route[] = [
   ...messagesRoutes,
   ...eventRoutes,
   ...filterRoutes,
+  ...typingRoutes,
+  ...receiptRoutes,
+  ...presenceRoutes,
+  ...accountDataRoutes,
   ...upgradeRoomRoutes,
   ...syncRoutes,
 ];
@@ -109,7 +119,7 @@ async function answer(
   });
   const clientRequest = clientRequestOf(request, gone.signal);
   const body = route.authenticated
-    ? await route.handle(ctx, await authenticate(ctx, clientRequest, request.headers.authorization))
+    ? await route.handle(ctx, await authenticate(ctx, clientRequest))
     : await route.handle(ctx, clientRequest);
   sendJson(response, 200, body);
 }
@@ -120,5 +130,6 @@ function clientRequestOf(request: Request, signal: AbortSignal): ClientRequest {
     params[name] = typeof value === "string" ? value : (value ?? []).join("/");
   }
   const query = new URL(request.originalUrl, "http://localhost").searchParams;
-  return { params, query, body: request.body, signal };
+  const accessToken = accessTokenOf(request.headers.authorization, query);
+  return { params, query, body: request.body, accessToken, signal };
 }

@@ -1,15 +1,19 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
+import type { UserId } from "../matrix/identifiers.ts";
 import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import { checkNameIsFree, createAccount, openSession } from "../rooms/accounts/accounts.ts";
+import { requireUserAllowed } from "../rooms/appservices/namespaces.ts";
+import { requireService } from "./authenticate.ts";
 import type { ClientApiContext, Registration } from "./context.ts";
 import { parseBody, parseParam } from "./request-body.ts";
 import { openRoute } from "./route.ts";
 import type { ClientRequest } from "./route.ts";
 
 const registerBody = z.object({
+  type: z.string().optional(),
   username: z.string().optional(),
   password: z.string().min(1).optional(),
   device_id: z.string().min(1).max(255).optional(),
@@ -25,6 +29,9 @@ export const registerRoutes = [
 ];
 
 async function register(ctx: ClientApiContext, request: ClientRequest): Promise<JsonObject> {
+  if (isJsonObject(request.body) && request.body["type"] === "m.login.application_service") {
+    return registerForService(ctx, request);
+  }
   if (ctx.registration.kind === "closed") {
     throw new MatrixError(403, "M_FORBIDDEN", "Registration is closed");
   }
@@ -33,6 +40,7 @@ async function register(ctx: ClientApiContext, request: ClientRequest): Promise<
   }
   const body = parseBody(request, registerBody);
   if (body.username !== undefined) {
+    requireUserAllowed(ctx, `@${body.username}:${ctx.serverName}`);
     await checkNameIsFree(ctx, body.username);
   }
   checkStage(ctx.registration, request.body);
@@ -40,7 +48,29 @@ async function register(ctx: ClientApiContext, request: ClientRequest): Promise<
     throw new MatrixError(400, "M_MISSING_PARAM", "body.password: a password is needed to log in again");
   }
   const localpart = body.username ?? randomBytes(8).toString("hex");
-  const userId = await createAccount(ctx, { localpart, password: body.password });
+  return openFirstSession(ctx, await createAccount(ctx, { localpart, password: body.password }), body);
+}
+
+/**
+ * An account without a password, also where registration is closed to people.
+ *
+ * @see https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions
+ */
+async function registerForService(ctx: ClientApiContext, request: ClientRequest): Promise<JsonObject> {
+  const service = requireService(ctx, request);
+  const body = parseBody(request, registerBody);
+  if (body.username === undefined) {
+    throw new MatrixError(400, "M_MISSING_PARAM", "body.username: an application service names its users");
+  }
+  requireUserAllowed(ctx, `@${body.username}:${ctx.serverName}`, service);
+  return openFirstSession(ctx, await createAccount(ctx, { localpart: body.username }), body);
+}
+
+async function openFirstSession(
+  ctx: ClientApiContext,
+  userId: UserId,
+  body: z.infer<typeof registerBody>,
+): Promise<JsonObject> {
   if (body.inhibit_login === true) {
     return { user_id: userId };
   }
@@ -83,6 +113,7 @@ function isSecret(secret: string, given: unknown): boolean {
 
 async function nameAvailable(ctx: ClientApiContext, request: ClientRequest): Promise<JsonObject> {
   const username = parseParam("username", request.query.get("username") ?? undefined, z.string());
+  requireUserAllowed(ctx, `@${username}:${ctx.serverName}`);
   await checkNameIsFree(ctx, username);
   return { available: true };
 }

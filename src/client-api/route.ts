@@ -1,3 +1,4 @@
+import type { ApplicationService } from "../appservice-client/registration.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonValue } from "../matrix/json.ts";
@@ -6,7 +7,10 @@ import type { ClientApiContext } from "./context.ts";
 /** Whose access token came with the request. */
 interface Requester {
   readonly userId: UserId;
+  /** Empty for an application service that names none. */
   readonly deviceId: string;
+  /** That acts as the user. */
+  readonly service?: ApplicationService;
 }
 
 export interface ClientRequest {
@@ -15,6 +19,7 @@ export interface ClientRequest {
   readonly query: URLSearchParams;
   /** Undefined where no body was sent. */
   readonly body: JsonValue | undefined;
+  readonly accessToken: string | undefined;
   /** Aborted when the client goes away before its answer. */
   readonly signal: AbortSignal;
 }

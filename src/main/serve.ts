@@ -8,6 +8,8 @@ import { knownProgress } from "../operator/known-progress.ts";
 import { createResyncWorkflows } from "../operator/resync-workflows.ts";
 import { createOperatorRouter } from "../operator/router.ts";
 import type { RoomsContext } from "../rooms/context.ts";
+import { makeSenders } from "../rooms/appservices/act-as.ts";
+import { startAppservicePushes } from "../rooms/appservices/push-to-services.ts";
 import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
 import { startForgettingTransactions } from "../rooms/receive/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive/receive-waiting-pdus.ts";
@@ -119,6 +121,7 @@ export async function serve(config: Config): Promise<void> {
   try {
     const composition = await compose({ config, logger, shutdown, process: "serve" });
     const { ctx } = composition;
+    await makeSenders(ctx);
     const metrics = createMetrics(ctx.database);
     const client = await clientContext(config, composition, metrics);
     shutdown.add({ name: "stream waiter", stop: client.close });
@@ -129,6 +132,8 @@ export async function serve(config: Config): Promise<void> {
     );
     const delivery = startOutboxDelivery(ctx);
     shutdown.add({ name: "delivery", stop: () => delivery.stop() });
+    const pushes = startAppservicePushes(ctx);
+    shutdown.add({ name: "pushes to application services", stop: () => pushes.stop() });
     const waiting = startReceivingWaitingPdus(ctx);
     shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop() });
     const forgetting = startForgettingTransactions(ctx);
