@@ -9,7 +9,7 @@ import type { ClientRequest } from "./route.ts";
 export const jsonObject = z.custom<JsonObject>(isJsonObject, "expected a JSON object");
 export const userId = z.custom<UserId>(isUserId, "expected a user id (@name:server)");
 export const roomId = z.custom<RoomId>(isRoomId, "expected a room id (!opaque)");
-const eventId = z.custom<EventId>(isEventId, "expected an event id ($opaque)");
+export const eventId = z.custom<EventId>(isEventId, "expected an event id ($opaque)");
 export const roomAlias = z.custom<RoomAlias>(isRoomAlias, "expected a room alias (#name:server)");
 export const serverName = z.custom<ServerName>(isServerName, "expected a server name");
 

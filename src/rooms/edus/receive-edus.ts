@@ -2,6 +2,9 @@ import type { ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomsContext } from "../context.ts";
 import { EduUnusable } from "./edu-unusable.ts";
+import { receivePresence } from "./receive-presence.ts";
+import { receiveReceipts } from "./receipts.ts";
+import { receiveTyping } from "./typing.ts";
 
 /**
  * Handles the content of one EDU: stores what it says and returns. It asks no other server, for whose answer the rest
@@ -9,7 +12,11 @@ import { EduUnusable } from "./edu-unusable.ts";
  */
 type EduHandler = (ctx: RoomsContext, origin: ServerName, content: JsonObject) => Promise<void>;
 
-const HANDLERS: Readonly<Record<string, EduHandler>> = {};
+const HANDLERS: Readonly<Record<string, EduHandler>> = {
+  "m.typing": receiveTyping,
+  "m.receipt": receiveReceipts,
+  "m.presence": receivePresence,
+};
 
 /**
  * Handles a transaction's EDUs in their order. What can't be read or handled is logged and dropped: it must not keep
