@@ -54,6 +54,7 @@ async function change(
       roomId,
       sender: request.requester.userId,
       target,
+      signal: request.signal,
       ...(reason === undefined ? {} : { reason }),
     }),
   );

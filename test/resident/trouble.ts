@@ -9,6 +9,8 @@ export const ENDPOINTS = [
   "send",
   "make_join",
   "send_join",
+  "make_knock",
+  "send_knock",
   "make_leave",
   "send_leave",
   "invite",

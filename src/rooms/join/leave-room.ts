@@ -1,10 +1,10 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { membershipOf } from "../../storage/memberships.ts";
-import { partialRoom } from "../../storage/partial-state.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
+import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { leaveFromOutside } from "./leave-from-outside.ts";
 
 export interface RoomToLeave {
@@ -14,8 +14,9 @@ export interface RoomToLeave {
 }
 
 /**
- * Takes one of our users out of a room, declines an invitation or takes a knock back. Never waits for a full state: a leave is allowed by
- * the user's own membership, which we know.
+ * Takes one of our users out of a room, declines an invitation or takes a knock back. Never waits for a full state: a
+ * leave is allowed by the user's own membership, which we know. Whoever is joined needs no other server for it
+ * (docs/decisions/014-leaving-without-send-leave.md).
  *
  * @throws MatrixError `M_NOT_FOUND` where the user has nothing to leave
  */
@@ -26,7 +27,7 @@ export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promis
   const content = { membership: "leave", ...(request.reason === undefined ? {} : { reason: request.reason }) };
   if (current !== undefined && current.membership !== "leave" && current.membership !== "ban") {
     await createEvent(ctx, { roomId, sender: userId, type: "m.room.member", stateKey: userId, content });
-    await wakeResync(ctx, roomId);
+    void wakeAbandonedResync(ctx, roomId);
     return;
   }
   const memberships = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
@@ -35,14 +36,4 @@ export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promis
     throw new MatrixError(404, "M_NOT_FOUND", `${userId} is not in room ${roomId}`);
   }
   await leaveFromOutside(ctx, { userId, roomId, content }, latest.eventId);
-}
-
-/** A resync that waits for its servers would notice only later that nobody is left. */
-async function wakeResync(ctx: RoomsContext, roomId: RoomId): Promise<void> {
-  if ((await partialRoom(ctx.database.pool, roomId)) === undefined) return;
-  try {
-    await ctx.resyncs.wake(roomId);
-  } catch (error) {
-    ctx.logger.warn({ err: error, roomId }, "the resync could not be told of a leave");
-  }
 }

@@ -41,6 +41,7 @@ export async function makeJoin(
   if (content["membership"] !== "join") fail("does not join");
   const authoriser = content["join_authorised_via_users_server"];
   const authorisedVia = typeof authoriser === "string" ? serverNameOf(authoriser as UserId) : undefined;
+  if (authorisedVia === ctx.serverName) fail(`has ${String(authoriser)} vouch, a user of ours`);
   return { server, rules, event, ...(isServerName(authorisedVia) ? { authorisedVia } : {}) };
 }
 

@@ -1,21 +1,34 @@
 import type { SendJoinSummary } from "../../federation-api/endpoints.ts";
 import { FederationFailure } from "../../federation-client/failures.ts";
-import { isStateEvent, type Event } from "../../matrix/event.ts";
+import type { Event } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { isServerName, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
-import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
+import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { insertOrCorrectRoom } from "../../storage/rooms.ts";
 import type { AuthorizedOutlier } from "../events/authorize-outliers.ts";
+import {
+  checkCreateEvents,
+  checkJudges,
+  isCreate,
+  judgesOf,
+  noteJudge,
+  reportLeftOut,
+  type Judges,
+} from "./check-join-answer.ts";
 import { completeTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
 import type { JoinTemplate } from "./make-join.ts";
 import { createOutlierIntake, type OutlierIntakeResult } from "../fetch/outlier-intake.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
-/** A resident server's answer to our join, each of its events checked (1 to 4) and none of it stored for good. */
+/**
+ * A resident server's answer to our join, each of its events checked (1 to 4) and none of it stored for good. Events that
+ * are not genuine, and what builds upon them, are left out (docs/decisions/024): where one was of the state,
+ * `stateEventIds` still names it.
+ */
 export interface JoinAnswer {
   readonly server: ServerName;
   readonly rules: RoomVersionRules;
@@ -26,6 +39,8 @@ export interface JoinAnswer {
   readonly servers: readonly ServerName[];
   /** The ids of the state before the join, as far as it was told. */
   readonly stateEventIds: readonly EventId[];
+  /** Entries of that state which are no events, so that they have no id. */
+  readonly unreadableState: number;
   /** State and auth chain, auth events first; what a full answer held beyond {@link HELD_IN_MEMORY} is stored already. */
   readonly outliers: readonly AuthorizedOutlier[];
 }
@@ -49,61 +64,81 @@ export async function sendJoin(
 ): Promise<JoinAnswer> {
   const { server, rules } = template;
   const ours = joinEvent(ctx, template, request);
-  const outliers: AuthorizedOutlier[] = [];
-  const creates = new Map<EventId, AuthorizedOutlier>();
-  const intake = createOutlierIntake(ctx, {
-    roomId: request.roomId,
-    rules,
-    keep: async (chunk) => {
-      for (const one of chunk.filter(({ event }) => isCreate(event))) creates.set(one.event.eventId, one);
-      if (outliers.length + chunk.length <= HELD_IN_MEMORY) {
-        outliers.push(...chunk);
-        return "held";
-      }
-      await storeEarly(ctx, request, rules, [...outliers.splice(0), ...chunk]);
-      return "stored";
-    },
-  });
-  const stateEventIds: EventId[] = [];
+  const { roomId } = request;
+  const parts = takeParts(ctx, roomId, ours, rules);
   const summary = await ctx.federation.sendJoin(
     server,
-    {
-      roomId: request.roomId,
-      eventId: ours.eventId,
-      pdu: ours.pdu,
-      omitMembers: true,
-      onEvent: async (kind, pdu) => {
-        const verdict = kind === "state" ? parsePdu(pdu, rules) : undefined;
-        if (verdict?.ok === true) stateEventIds.push(verdict.event.eventId);
-        await intake.add(pdu);
-      },
-    },
+    { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent: (kind, pdu) => parts.add(kind, pdu) },
     { ignoreBackOff: true },
   );
   const refuse: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
-  const result = await intake.settle();
-  checkEvents(ctx, result, refuse);
-  checkCreatorsKey(result, [...creates.values()], refuse);
-  checkCreateEvents(
-    { creates: [...creates.values()], stateIds: new Set(stateEventIds), roomId: request.roomId, rules },
-    refuse,
-  );
+  const { result, told } = await parts.settle();
+  checkCreateEvents({ ...told, roomId, rules, result }, refuse);
+  checkJudges(told.judges, result, refuse);
+  reportLeftOut(ctx, roomId, result);
   return {
     server,
     rules,
     join: await withAddedSignatures(ctx, ours, { summary, template, refuse }),
     membersOmitted: summary.membersOmitted,
     servers: serversInRoom(ctx, server, summary, refuse),
-    stateEventIds,
-    outliers,
+    stateEventIds: told.stateIds,
+    unreadableState: told.unreadableState,
+    outliers: told.outliers,
   };
 }
 
-/** By any state key: no second one of whatever form. */
-function isCreate({ pdu }: Event): boolean {
-  return pdu.type === "m.room.create" && isStateEvent(pdu);
+interface AnswerParts {
+  /** Takes one event of the answer; the promise is the answer's back-pressure. */
+  add(kind: "state" | "auth_chain", pdu: JsonValue): Promise<void>;
+  settle(): Promise<{ readonly result: OutlierIntakeResult; readonly told: ToldEvents }>;
+}
+
+interface ToldEvents {
+  readonly outliers: readonly AuthorizedOutlier[];
+  readonly creates: readonly AuthorizedOutlier[];
+  readonly stateIds: readonly EventId[];
+  readonly unreadableState: number;
+  readonly judges: Judges;
+}
+
+function takeParts(ctx: RoomsContext, roomId: RoomId, ours: Event, rules: RoomVersionRules): AnswerParts {
+  const outliers: AuthorizedOutlier[] = [];
+  const judges = judgesOf(ours, rules);
+  const creates = new Map<EventId, AuthorizedOutlier>();
+  const stateIds: EventId[] = [];
+  let unreadableState = 0;
+  const intake = createOutlierIntake(ctx, {
+    roomId,
+    rules,
+    keep: async (chunk) => {
+      for (const one of chunk.filter(({ event }) => isCreate(event))) creates.set(one.event.eventId, one);
+      for (const { event } of chunk) judges.told.delete(event.eventId);
+      if (outliers.length + chunk.length <= HELD_IN_MEMORY) {
+        outliers.push(...chunk);
+        return "held";
+      }
+      await storeEarly(ctx, roomId, rules, [...outliers.splice(0), ...chunk]);
+      return "stored";
+    },
+  });
+  return {
+    async add(kind, pdu) {
+      const verdict = kind === "state" ? parsePdu(pdu, rules) : undefined;
+      if (verdict?.ok === true) {
+        stateIds.push(verdict.event.eventId);
+        noteJudge(judges, verdict.event);
+      }
+      if (verdict?.ok === false) unreadableState += 1;
+      await intake.add(pdu);
+    },
+    async settle() {
+      const result = await intake.settle();
+      return { result, told: { outliers, creates: [...creates.values()], stateIds, unreadableState, judges } };
+    },
+  };
 }
 
 function joinEvent(ctx: RoomsContext, template: JoinTemplate, request: MembershipRequest): Event {
@@ -123,7 +158,7 @@ function joinEvent(ctx: RoomsContext, template: JoinTemplate, request: Membershi
 
 async function storeEarly(
   ctx: RoomsContext,
-  { roomId }: MembershipRequest,
+  roomId: RoomId,
   rules: RoomVersionRules,
   chunk: readonly AuthorizedOutlier[],
 ): Promise<void> {
@@ -131,48 +166,6 @@ async function storeEarly(
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
     await insertOutliers(tx, chunk);
   });
-}
-
-/** Events whose server's keys can't be had any more are left out; whatever is proved false condemns the answer. */
-function checkEvents(ctx: RoomsContext, result: OutlierIntakeResult, refuse: Fail): void {
-  for (const drop of result.dropped) {
-    if (drop.kind !== "no-key") refuse(`holds ${drop.eventId ?? "an event"} that is ${drop.kind}: ${drop.reason}`);
-    ctx.logger.warn({ ...drop }, "an event of a send_join answer was left out");
-  }
-  if (result.undecided.length === 0) return;
-  const missing = [...result.missingAuthEvents];
-  const unproved = missing.some((id) => !result.dropped.some((drop) => drop.eventId === id));
-  if (unproved || missing.length === 0) {
-    refuse(`lacks auth events: ${missing.slice(0, 5).join(", ") || "they name each other in a circle"}`);
-  }
-}
-
-/** Without the creator's key nothing in the room can be proved: that is the cause, not what is missing for it. */
-function checkCreatorsKey(result: OutlierIntakeResult, creates: readonly AuthorizedOutlier[], refuse: Fail): void {
-  const [unproved] = result.dropped;
-  if (creates.length === 0 && unproved !== undefined) {
-    refuse(`can't be proved: ${unproved.eventId ?? "an event"}: ${unproved.reason}`);
-  }
-}
-
-interface CreateEvents {
-  readonly creates: readonly AuthorizedOutlier[];
-  readonly stateIds: ReadonlySet<EventId>;
-  readonly roomId: RoomId;
-  readonly rules: RoomVersionRules;
-}
-
-function checkCreateEvents({ creates, stateIds, roomId, rules }: CreateEvents, refuse: Fail): void {
-  const [create] = creates;
-  if (create === undefined) return refuse("has no create event");
-  if (creates.length > 1) refuse("holds more than one create event");
-  if (!stateIds.has(create.event.eventId)) refuse("has no create event in its state");
-  if (create.rejection !== null) refuse(`has a create event that the auth rules refuse: ${create.rejection}`);
-  const version = create.event.pdu.content["room_version"] ?? "1";
-  if (version !== rules.version) {
-    refuse(`is of room version ${JSON.stringify(version)}, make_join said ${rules.version}`);
-  }
-  if (create.event.roomId !== roomId) refuse("is of another room");
 }
 
 function serversInRoom(

@@ -22,7 +22,7 @@ import { currentStreamPosition, takeStreamPositions } from "../../storage/stream
 import { acceptEventWithin } from "../events/accept-event.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
-import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "../events/judge-event.ts";
+import { AuthEventsMissing, judgeByAuthEvents, judgeByPartialState, judgeByState } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, computeCurrentState } from "../events/update-current-state.ts";
@@ -35,9 +35,9 @@ export type JoinStored =
 
 /**
  * Stores a join and all that came with it in one transaction: the events, the state before the join, the join itself
- * and, where members were omitted, the rows that mark room and join as partial.
+ * and, where members were omitted or events had to be left out, the rows that mark room and join as partial.
  *
- * @throws FederationFailure where the auth rules refuse the join, AuthEventsMissing, PrevEventsMissing
+ * @throws FederationFailure where the auth rules refuse the join, PrevEventsMissing
  */
 export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinStored> {
   return await transaction(ctx.database, async (tx) => {
@@ -51,28 +51,50 @@ export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<
     const source: StateSource = { database: ctx.database, tx, roomId, rules: answer.rules };
     const before = await stateBeforeJoin(source, answer);
     if ((await localJoinedUsers(tx, roomId, ctx.serverName)).length > 0) {
-      await requireSameCreate(source, answer, { before, currentSnapshotId: room.currentSnapshotId });
+      await requireSameCreate(source, answer, { before: before.state, currentSnapshotId: room.currentSnapshotId });
       return await joinToo(ctx, source, answer, before);
     }
     return await enter(ctx, source, answer, before);
   });
 }
 
-async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise<StateMap> {
+/** The state before the join as we know it by the answer. */
+interface ToldState {
+  readonly state: StateMap;
+  /** Nothing is missing: neither members that were left out, nor events that had to be. */
+  readonly whole: boolean;
+}
+
+async function stateBeforeJoin(source: StateSource, answer: JoinAnswer): Promise<ToldState> {
   const entries = await loadStateEntries(source.tx, source.roomId, answer.stateEventIds);
   const accepted = entries.filter((entry) => !entry.rejected);
   const state = stateFromEntries(accepted.map((entry) => [stateKeyOf(entry.type, entry.stateKey), entry.eventId]));
   if (state.size < accepted.length) {
     throw refused(answer, "its send_join answer has two events for one key of the state");
   }
-  const judgement = { tx: source.tx, rules: source.rules, event: answer.join };
-  // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
-  const judge = answer.membersOmitted ? judgeByPartialState : judgeByState;
-  const refusal = rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
+  const allKept = entries.length === new Set(answer.stateEventIds).size && answer.unreadableState === 0;
+  const whole = allKept && !answer.membersOmitted;
+  const refusal = await refusalOfJoin(source, answer, { state, whole });
   if (refusal !== null) {
     throw refused(answer, `the auth rules refuse the join that it completed: ${refusal}`);
   }
-  return state;
+  return { state, whole };
+}
+
+async function refusalOfJoin(
+  { tx, rules }: StateSource,
+  answer: JoinAnswer,
+  { state, whole }: ToldState,
+): Promise<string | null> {
+  const judgement = { tx, rules, event: answer.join };
+  // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
+  const judge = whole ? judgeByState : judgeByPartialState;
+  try {
+    return rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
+  } catch (error) {
+    if (!(error instanceof AuthEventsMissing)) throw error;
+    throw refused(answer, `its send_join answer lacks what allows the join: ${error.message}`);
+  }
 }
 
 function refused({ server }: JoinAnswer, reason: string): FederationFailure {
@@ -91,7 +113,12 @@ async function requireSameCreate(
   throw refused(answer, "its send_join answer has another create event than the room");
 }
 
-async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer, state: StateMap): Promise<JoinStored> {
+async function enter(
+  ctx: RoomsContext,
+  source: StateSource,
+  answer: JoinAnswer,
+  { state, whole }: ToldState,
+): Promise<JoinStored> {
   const { tx, roomId } = source;
   const { join } = answer;
   await forgetOlderJoin(tx, roomId);
@@ -112,7 +139,7 @@ async function enter(ctx: RoomsContext, source: StateSource, answer: JoinAnswer,
   });
   await setForwardExtremities(tx, roomId, [join.eventId]);
   await applyCurrentState(ctx, source, change, { streamId, told: change.changes });
-  if (!answer.membersOmitted) return { kind: "entered", partial: false };
+  if (whole) return { kind: "entered", partial: false };
 
   const { eventId: joinEventId } = join;
   await insertPartialRoom(tx, { roomId, joinEventId, joinedVia: answer.server, deviceListsStreamId: position });
@@ -138,19 +165,16 @@ async function joinToo(
   ctx: RoomsContext,
   source: StateSource,
   answer: JoinAnswer,
-  state: StateMap,
+  { state, whole }: ToldState,
 ): Promise<JoinStored> {
   const partial = (await partialRoom(source.tx, source.roomId)) !== undefined;
-  // A light answer's state must not become the past of an event in a room that we know in full.
-  const foreign =
-    partial || !answer.membersOmitted
-      ? prevEventIds(answer.join.pdu).map((eventId) => ({ eventId, after: state }))
-      : [];
+  // A state with holes must not become the past of an event in a room that we know in full.
+  const foreign = partial || whole ? prevEventIds(answer.join.pdu).map((eventId) => ({ eventId, after: state })) : [];
   const { rejection, softFailed } = await acceptEventWithin(ctx, source.tx, {
     event: answer.join,
     origin: answer.server,
     foreign,
-    foreignIsPartial: answer.membersOmitted,
+    foreignIsPartial: !whole,
   });
   if (rejection !== null || softFailed) {
     throw refused(answer, `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`);

@@ -13,12 +13,15 @@ export interface MembershipChange {
   readonly sender: UserId;
   readonly target: UserId;
   readonly reason?: string;
+  /** Ends the wait for the full state. */
+  readonly signal?: AbortSignal;
 }
 
 /**
  * Kicks, bans or unbans a user. A kick or a ban of somebody whose membership we don't know yet, since the state is
- * partial, is made in good faith: the auth rules ask for the sender's power. To lift a ban one must know that there is
- * one, as for anyone else the same event would be a kick; so that waits for the full state.
+ * partial, is made in good faith: the auth rules ask for the sender's power, and for the target's, which power levels
+ * tell. To lift a ban one must know that there is one, as for anyone else the same event would be a kick; so that waits
+ * for the full state.
  *
  * @throws FullStateMissing; MatrixError 403 M_FORBIDDEN
  */
@@ -35,13 +38,16 @@ export async function changeMembership(ctx: ReadContext, change: MembershipChang
   });
 }
 
-async function checkTarget(ctx: ReadContext, { kind, roomId, target }: MembershipChange): Promise<void> {
+async function checkTarget(ctx: ReadContext, change: MembershipChange): Promise<void> {
+  const { kind, roomId, sender, target, signal } = change;
   if (kind === "ban") {
     return;
   }
   const known = await membershipOf(ctx.database.pool, roomId, target);
   if (kind === "unban" && known?.membership !== "ban") {
-    await waitForFullState(ctx, roomId);
+    // Who is not in the room need not wait to be told so.
+    refuseUnless(await membershipOf(ctx.database.pool, roomId, sender), ["join"], `${sender} is not in the room`);
+    await waitForFullState(ctx, roomId, signal);
     const member = await membershipOf(ctx.database.pool, roomId, target);
     refuseUnless(member, ["ban"], `${target} is not banned`);
     return;

@@ -12,7 +12,7 @@ import { bodyOf, ok, visitedRoom, visitedUser } from "../visit.ts";
 import type { Handler, Visit } from "../visit.ts";
 
 /** A membership event to be completed and signed by the asking server, if the auth rules would allow it. */
-function membershipTemplate(visit: Visit, room: HostedRoom, content: JsonObject): JsonObject {
+export function membershipTemplate(visit: Visit, room: HostedRoom, content: JsonObject): JsonObject {
   const user = visitedUser(visit);
   if (serverNameOf(user) !== visit.origin) {
     throw new MatrixError(403, "M_FORBIDDEN", `${user} is not a user of ${visit.origin}`);
@@ -32,14 +32,17 @@ function membershipTemplate(visit: Visit, room: HostedRoom, content: JsonObject)
   return { room_version: version, event: { ...pdu, ...changes } };
 }
 
+export function requireVersion(visit: Visit, room: HostedRoom): void {
+  const versions = visit.query.getAll("ver");
+  if ((versions.length === 0 ? ["1"] : versions).includes(room.rules.version)) return;
+  throw new MatrixError(400, "M_INCOMPATIBLE_ROOM_VERSION", "you do not know this room version", {
+    room_version: room.rules.version,
+  });
+}
+
 export const makeJoin: Handler = (visit) => {
   const room = visitedRoom(visit);
-  const versions = visit.query.getAll("ver");
-  if (!(versions.length === 0 ? ["1"] : versions).includes(room.rules.version)) {
-    throw new MatrixError(400, "M_INCOMPATIBLE_ROOM_VERSION", "you do not know this room version", {
-      room_version: room.rules.version,
-    });
-  }
+  requireVersion(visit, room);
   return ok(membershipTemplate(visit, room, { membership: "join", ...authorisedVia(visit, room) }));
 };
 

@@ -2,6 +2,7 @@ import type { Endpoint } from "../trouble.ts";
 import type { Handler } from "../visit.ts";
 import { backfill, getMissingEvents } from "./history-routes.ts";
 import { queryKeys, serverKeys, version } from "./key-routes.ts";
+import { makeKnock, sendKnock } from "./knock-routes.ts";
 import { makeJoin, makeLeave, sendLeaveV1, sendLeaveV2 } from "./membership-routes.ts";
 import { directory, invite, profile, send, userDevices } from "./receive-routes.ts";
 import { sendJoinV1, sendJoinV2 } from "./send-join-routes.ts";
@@ -30,6 +31,8 @@ const ROUTES: readonly Route[] = [
   route("make_join", "GET federation/v1/make_join/:room/:user", makeJoin),
   route("send_join", "PUT federation/v1/send_join/:room/:event", sendJoinV1),
   route("send_join", "PUT federation/v2/send_join/:room/:event", sendJoinV2),
+  route("make_knock", "GET federation/v1/make_knock/:room/:user", makeKnock),
+  route("send_knock", "PUT federation/v1/send_knock/:room/:event", sendKnock),
   route("make_leave", "GET federation/v1/make_leave/:room/:user", makeLeave),
   route("send_leave", "PUT federation/v1/send_leave/:room/:event", sendLeaveV1),
   route("send_leave", "PUT federation/v2/send_leave/:room/:event", sendLeaveV2),
