@@ -16,15 +16,19 @@ export async function receivedTransaction(
   return row && parseJson(row.response);
 }
 
+/** @returns what is to be answered: another response, if the same transaction was handled meanwhile by someone else */
 export async function storeReceivedTransaction(
   c: Connection,
   received: { readonly origin: ServerName; readonly txnId: string; readonly response: JsonValue },
-): Promise<void> {
-  await execute(
+): Promise<JsonValue> {
+  const row = await queryRow<{ response: string }>(
     c,
-    `INSERT INTO received_transactions (origin, txn_id, response) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+    // The update that changes nothing waits for whoever is storing the same transaction, and gives what they stored.
+    `INSERT INTO received_transactions (origin, txn_id, response) VALUES ($1, $2, $3)
+     ON CONFLICT (origin, txn_id) DO UPDATE SET origin = EXCLUDED.origin RETURNING response`,
     [received.origin, received.txnId, stringifyJson(received.response)],
   );
+  return row === undefined ? received.response : parseJson(row.response);
 }
 
 /** Forgets those received before `before` (milliseconds). */

@@ -42,7 +42,7 @@ function waitingPduOf(row: WaitingRow): WaitingPdu {
   };
 }
 
-/** Keeps the PDU; one that waits already stays as it is, but for its reason. */
+/** Keeps the PDU; one that waits already stays as it is, but for its reason, and for its turn if it is kept for a join. */
 export async function addWaitingPdu(
   c: Connection,
   waiting: Omit<WaitingPdu, "attempts" | "retryAt"> & { readonly retryAt?: number },
@@ -51,7 +51,8 @@ export async function addWaitingPdu(
     c,
     `INSERT INTO waiting_pdus (event_id, room_id, origin, pdu, reason, received_at, retry_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7)
-     ON CONFLICT (event_id) DO UPDATE SET reason = EXCLUDED.reason`,
+     ON CONFLICT (event_id) DO UPDATE SET reason = EXCLUDED.reason, retry_at = CASE EXCLUDED.reason
+       WHEN 'join-under-way' THEN EXCLUDED.retry_at ELSE waiting_pdus.retry_at END`,
     [
       waiting.eventId,
       waiting.roomId,
@@ -109,6 +110,14 @@ export async function postponeWaitingPdu(c: Connection, eventId: EventId, retryA
 
 export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise<void> {
   await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1`, [eventId]);
+}
+
+/** Unless it was kept once more since it was read, for a join that has begun meanwhile. */
+export async function deleteKeptPdu(c: Connection, kept: Pick<WaitingPdu, "eventId" | "retryAt">): Promise<void> {
+  await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1 AND retry_at = $2`, [
+    kept.eventId,
+    new Date(kept.retryAt),
+  ]);
 }
 
 /** The event waits no more, and those that name it have their turn at `now` (milliseconds), however often they failed. */

@@ -3,9 +3,10 @@ import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
+import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { roomRules } from "../../storage/rooms.ts";
-import { deleteWaitingPdu, settleWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
+import { deleteKeptPdu, settleWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { fetchEvents } from "../fetch/fetch-events.ts";
@@ -13,6 +14,7 @@ import { fillGap } from "../fetch/fill-gap.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { inGapTurn } from "./gap-turns.ts";
 import { keepWaiting } from "./keep-waiting.ts";
+import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { isServerAllowed } from "./server-acl.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 
@@ -58,7 +60,7 @@ export async function receivePdu(ctx: RoomsContext, received: ReceivedPdu): Prom
 export async function receiveVerifiedEvent(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
   const { event } = received;
   const existing = await loadEvent(ctx.database.pool, event.eventId);
-  if (existing !== undefined && !existing.outlier) return { kind: "stored", event: existing };
+  if (existing !== undefined && !existing.outlier) return await settled(ctx, existing);
   const attempt = await tryToAccept(ctx, received);
   if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
   return await inGapTurn(ctx, event.roomId, () => receiveWithHoles(ctx, received));
@@ -114,6 +116,7 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
 
 async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
   await settleWaitingPdu(ctx.database.pool, event, ctx.now());
+  if (event.pdu.type === "m.room.member") void wakeAbandonedResync(ctx, event.roomId);
   return { kind: "stored", event };
 }
 
@@ -130,14 +133,24 @@ export async function receiveKeptPdus(ctx: RoomsContext, roomId: RoomId): Promis
   }
 }
 
-/** One of these, once no join is under way: it is received like any other, or waits on under its own id. */
-export async function receiveKeptPdu(ctx: RoomsContext, { eventId, roomId, origin, pdu }: WaitingPdu): Promise<void> {
+/**
+ * One of these: it is received like any other, or waits on under its own id.
+ *
+ * @returns false if it is kept on, for a join that is under way
+ */
+export async function receiveKeptPdu(ctx: RoomsContext, waiting: WaitingPdu): Promise<boolean> {
   const { pool } = ctx.database;
+  const { roomId, origin, pdu } = waiting;
+  // In this order: a join that ends in between has put us into the room. One that was abandoned, or that began after
+  // the one that this was kept for, is no reason to drop what came meanwhile.
+  const joining = await isJoinUnderWay(pool, roomId);
   const rules = await roomRules(pool, roomId);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
+  if (joining && !weAreIn) return false;
   if (rules !== undefined && weAreIn) {
     const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
     if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
   }
-  await deleteWaitingPdu(pool, eventId);
+  await deleteKeptPdu(pool, waiting);
+  return true;
 }

@@ -53,8 +53,7 @@ export async function receiveTransaction(
     receiveEdus(ctx, origin, edus),
   ]);
   const answer: TransactionResults = Object.assign({}, ...results);
-  await storeReceivedTransaction(pool, { origin, txnId, response: answer });
-  return answer;
+  return (await storeReceivedTransaction(pool, { origin, txnId, response: answer })) as TransactionResults;
 }
 
 interface RoomPdus {

@@ -8,7 +8,7 @@ import { serverNameOf } from "../../matrix/identifiers.ts";
 import { isJsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { hasState, loadEvents } from "../../storage/events.ts";
-import { forgetStaleJoins, isJoinUnderWay } from "../../storage/joins-under-way.ts";
+import { forgetStaleJoins } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
@@ -168,17 +168,8 @@ async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: Abort
       return await receiveWaiting(ctx, waiting, stopped);
     case "join-under-way":
       // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
-      if (await isStillJoining(ctx, waiting.roomId)) return await postpone(ctx, waiting);
-      await receiveKeptPdu(ctx, waiting);
-      return true;
+      return (await receiveKeptPdu(ctx, waiting)) || (await postpone(ctx, waiting));
   }
-}
-
-/** A crash after the join was stored leaves its mark behind; what was kept for it has its turn all the same. */
-async function isStillJoining(ctx: RoomsContext, roomId: RoomId): Promise<boolean> {
-  const { pool } = ctx.database;
-  if (!(await isJoinUnderWay(pool, roomId))) return false;
-  return (await localJoinedUsers(pool, roomId, ctx.serverName)).length === 0;
 }
 
 async function receiveWaiting(

@@ -146,8 +146,8 @@ describe("beginJoin", () => {
 describe("storeReceivedTransaction", () => {
   it("gives the first answer again", async () => {
     const received = { origin: "a.org", txnId: "1", response: { pdus: { $a: {} } } };
-    await storeReceivedTransaction(pool, received);
-    await storeReceivedTransaction(pool, { ...received, response: {} });
+    expect(await storeReceivedTransaction(pool, received)).toEqual(received.response);
+    expect(await storeReceivedTransaction(pool, { ...received, response: {} })).toEqual(received.response);
     expect(await receivedTransaction(pool, "a.org", "1")).toEqual(received.response);
     expect(await receivedTransaction(pool, "b.org", "1")).toBeUndefined();
     expect(await forgetReceivedTransactions(pool, Date.now() + 60_000)).toBe(1);
