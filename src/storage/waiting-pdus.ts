@@ -112,6 +112,11 @@ export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise
   await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1`, [eventId]);
 }
 
+/** Of a room that was left, what lacks its past is of no use any more; what a join keeps stays. */
+export async function deleteHopelessPdus(tx: Connection, roomId: RoomId): Promise<void> {
+  await execute(tx, `DELETE FROM waiting_pdus WHERE room_id = $1 AND reason = 'missing-prev-events'`, [roomId]);
+}
+
 /** Unless it was kept once more since it was read, for a join that has begun meanwhile. */
 export async function deleteKeptPdu(c: Connection, kept: Pick<WaitingPdu, "eventId" | "retryAt">): Promise<void> {
   await execute(c, `DELETE FROM waiting_pdus WHERE event_id = $1 AND retry_at = $2`, [

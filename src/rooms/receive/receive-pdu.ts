@@ -116,7 +116,9 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
 
 async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
   await settleWaitingPdu(ctx.database.pool, event, ctx.now());
-  if (event.pdu.type === "m.room.member") void wakeAbandonedResync(ctx, event.roomId);
+  const { type, state_key: member = "" } = event.pdu;
+  // One of ours may have been kicked or banned.
+  if (type === "m.room.member" && member.endsWith(`:${ctx.serverName}`)) void wakeAbandonedResync(ctx, event.roomId);
   return { kind: "stored", event };
 }
 

@@ -4,25 +4,28 @@ import { localJoinedUsers } from "../../storage/memberships.ts";
 import type { RoomsContext } from "../context.ts";
 import { finishPurges } from "../join/purge-room.ts";
 import { nextResyncStep } from "./resync-next-step.ts";
+import { wakeAbandonedResync } from "./wake-abandoned-resync.ts";
 
 /**
  * Sees to it that each partial room has its resync, unless it was cancelled: a join may have been stored while Temporal
  * was away, and a workflow may have been terminated by hand. Starting one that runs changes nothing. A cancelled one
- * has no workflow that would clear up when the last of our users leaves, so that it is done here; as are purges of
- * rooms that were not completed at once.
+ * has no workflow that would clear up when the last of our users leaves, so that it is done here. First, purges of
+ * rooms that were not completed at once are.
  */
 export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly started: number }> {
+  await finishPurges(ctx);
   let started = 0;
   for (const { roomId, joinEventId } of await listPartialRooms(ctx.database.pool)) {
     if (joinEventId === null) continue;
     // Read just before the start: of many rooms, one may be cancelled while others are started.
-    if ((await loadResyncControl(ctx.database, roomId))?.wish !== "cancelled") {
+    const isCancelled = (await loadResyncControl(ctx.database, roomId))?.wish === "cancelled";
+    if (!isCancelled) {
       await ctx.resyncs.start(roomId, joinEventId);
       started += 1;
-    } else if ((await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length === 0) {
-      await nextResyncStep(ctx, { roomId, joinEventId });
     }
+    if ((await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length > 0) continue;
+    if (isCancelled) await nextResyncStep(ctx, { roomId, joinEventId });
+    else await wakeAbandonedResync(ctx, roomId);
   }
-  await finishPurges(ctx);
   return { started };
 }

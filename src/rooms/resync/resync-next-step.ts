@@ -14,6 +14,7 @@ import {
 import { deleteResyncControl } from "../../storage/resync-control.ts";
 import { clearResyncStateIds, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { lockRoom } from "../../storage/rooms.ts";
+import { deleteHopelessPdus } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
 
 /** Which join a resync works for: a re-join replaces it, and the old one must not touch the room any more. */
@@ -92,5 +93,6 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
   await deletePartialRoom(tx, target.roomId);
   await clearResyncStateIds(tx, target.roomId);
   await deleteResyncControl(tx, target.roomId);
+  await deleteHopelessPdus(tx, target.roomId);
   return { kind: "left" };
 }
