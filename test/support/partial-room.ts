@@ -51,6 +51,7 @@ export async function aPartialRoom(ctx: RoomsContext, joiner: UserId): Promise<P
     membersOmitted: true,
     servers: [BOB, CHARLIE].map((user) => serverNameOf(user) ?? ""),
     stateEventIds: known,
+    unreadableState: 0,
     outliers: light.map((event) => ({ event, rejection: null })),
   });
   const received: Event[] = [];
