@@ -26,8 +26,12 @@ const filterSchema: z.ZodType<Filter> = z.object({
       include_leave: z.boolean().optional(),
       state: eventFilter.optional(),
       timeline: eventFilter.optional(),
+      ephemeral: eventFilter.optional(),
+      account_data: eventFilter.optional(),
     })
     .optional(),
+  presence: eventFilter.optional(),
+  account_data: eventFilter.optional(),
 });
 
 /** Of the filter, packed; the longest query that common proxies pass on is 8,192 bytes. */

@@ -1,7 +1,7 @@
 import { sync } from "../rooms/sync/sync.ts";
 import { parseSyncToken } from "../rooms/sync/sync-token.ts";
 import { parseFilter } from "./filter.ts";
-import { booleanQuery, integerQuery } from "./request-body.ts";
+import { booleanQuery, enumQuery, integerQuery } from "./request-body.ts";
 import { userRoute } from "./route.ts";
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#syncing */
@@ -15,6 +15,7 @@ export const syncRoutes = [
       filter: filter === null || filter === "" ? {} : parseFilter(filter),
       fullState: booleanQuery(request, "full_state"),
       stateAfter: booleanQuery(request, "use_state_after"),
+      setPresence: enumQuery(request, "set_presence", ["online", "unavailable", "offline"]) ?? "online",
       timeoutMs: integerQuery(request, "timeout", 0),
       signal: request.signal,
     });

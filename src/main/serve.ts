@@ -10,6 +10,7 @@ import { createOperatorRouter } from "../operator/router.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { makeSenders } from "../rooms/appservices/act-as.ts";
 import { startAppservicePushes } from "../rooms/appservices/push-to-services.ts";
+import { startExpiring } from "../rooms/edus/keep-expiring.ts";
 import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
 import { startForgettingTransactions } from "../rooms/receive/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive/receive-waiting-pdus.ts";
@@ -136,6 +137,8 @@ export async function serve(config: Config): Promise<void> {
     shutdown.add({ name: "pushes to application services", stop: () => pushes.stop() });
     const waiting = startReceivingWaitingPdus(ctx);
     shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop() });
+    const expiring = startExpiring(client.context);
+    shutdown.add({ name: "expiring typing and presence", stop: () => expiring.stop() });
     const forgetting = startForgettingTransactions(ctx);
     shutdown.add({ name: "forgetting old transactions", stop: () => forgetting.stop() });
     logger.info(urls, "listening");

@@ -5,6 +5,10 @@ import { execute, type Connection } from "./query.ts";
 const DETAILS: readonly string[] = [
   `DELETE FROM waiting_pdus WHERE room_id = $1`,
   `DELETE FROM joins_under_way WHERE room_id = $1`,
+  `DELETE FROM typing_users WHERE room_id = $1`,
+  `DELETE FROM typing_rooms WHERE room_id = $1`,
+  `DELETE FROM receipts WHERE room_id = $1`,
+  `DELETE FROM account_data WHERE room_id = $1`,
   `DELETE FROM partial_state_events WHERE room_id = $1`,
   `DELETE FROM partial_state_rooms_servers WHERE room_id = $1`,
   `DELETE FROM resync_state_ids WHERE room_id = $1`,

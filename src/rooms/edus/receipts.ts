@@ -103,10 +103,16 @@ function receiptOf(userId: string, value: JsonValue | undefined): Omit<Receipt, 
   if (!isUserId(userId) || !isJsonObject(data) || !isJsonArray(eventIds)) return undefined;
   const eventId = eventIds.at(-1);
   const { ts, thread_id: threadId = "" } = data;
-  if (!isEventId(eventId) || typeof ts !== "number" || !Number.isSafeInteger(ts)) return undefined;
-  if (typeof threadId !== "string" || !(threadId === "" || threadId === "main" || isEventId(threadId)))
-    return undefined;
+  if (!isEventId(eventId) || !isTimestamp(ts) || !isThreadId(threadId)) return undefined;
   return { userId, eventId, threadId, ts };
+}
+
+function isTimestamp(ts: JsonValue | undefined): ts is number {
+  return typeof ts === "number" && Number.isSafeInteger(ts);
+}
+
+function isThreadId(threadId: JsonValue): threadId is string {
+  return threadId === "" || threadId === "main" || isEventId(threadId);
 }
 
 /** @returns how many were believed */

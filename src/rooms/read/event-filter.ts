@@ -17,10 +17,14 @@ interface RoomFilter {
   readonly include_leave?: boolean | undefined;
   readonly state?: EventFilter | undefined;
   readonly timeline?: EventFilter | undefined;
+  readonly ephemeral?: EventFilter | undefined;
+  readonly account_data?: EventFilter | undefined;
 }
 
 export interface Filter {
   readonly room?: RoomFilter | undefined;
+  readonly presence?: EventFilter | undefined;
+  readonly account_data?: EventFilter | undefined;
 }
 
 /**
@@ -29,13 +33,21 @@ export interface Filter {
  * @see https://spec.matrix.org/v1.19/client-server-api/#filtering
  */
 export function passesFilter(pdu: Pdu, filter: EventFilter): boolean {
-  const { types, not_types, senders, not_senders, contains_url } = filter;
+  const { contains_url } = filter;
+  const fits = contains_url === undefined || contains_url === (typeof pdu.content["url"] === "string");
+  return fits && passesTypeFilter(pdu, filter);
+}
+
+/** The same for what is no event of a room's graph, and may have no sender. */
+export function passesTypeFilter(
+  { type, sender }: { readonly type: string; readonly sender?: string },
+  { types, not_types, senders, not_senders }: EventFilter,
+): boolean {
   return (
-    (types === undefined || types.some((pattern) => matchesType(pdu.type, pattern))) &&
-    !(not_types ?? []).some((pattern) => matchesType(pdu.type, pattern)) &&
-    (senders === undefined || senders.includes(pdu.sender)) &&
-    !(not_senders ?? []).includes(pdu.sender) &&
-    (contains_url === undefined || contains_url === (typeof pdu.content["url"] === "string"))
+    (types === undefined || types.some((pattern) => matchesType(type, pattern))) &&
+    !(not_types ?? []).some((pattern) => matchesType(type, pattern)) &&
+    (sender === undefined ||
+      ((senders === undefined || senders.includes(sender)) && !(not_senders ?? []).includes(sender)))
   );
 }
 

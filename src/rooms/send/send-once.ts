@@ -3,6 +3,7 @@ import { StorageConflict } from "../../storage/errors.ts";
 import { clientTransactionEvent, storeClientTransaction } from "../../storage/client-transactions.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { noteActive } from "../edus/own-presence.ts";
 import { createEvent } from "../events/create-event.ts";
 import { transactionKey } from "./transaction-key.ts";
 
@@ -31,6 +32,7 @@ export async function sendOnce(ctx: RoomsContext, transaction: ClientTransaction
     const stored = await createEvent(ctx, draft, async (tx, event) => {
       await storeClientTransaction(tx, key, event.eventId);
     });
+    await noteActive(ctx, userId);
     return stored.eventId;
   } catch (error) {
     const first = isLostRace(error) ? await clientTransactionEvent(ctx.database.pool, key) : undefined;

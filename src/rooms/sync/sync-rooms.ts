@@ -6,6 +6,7 @@ import { localMembershipsAt, unPartialStatedRooms } from "../../storage/streams.
 import type { LocalMembershipChange } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { passesRoomFilter } from "../read/event-filter.ts";
+import { withEphemeral } from "./sync-ephemeral.ts";
 import { invitedRoom, knockedRoom } from "./sync-invited-room.ts";
 import { joinedRoom } from "./sync-joined-room.ts";
 import { leftRoom } from "./sync-left-room.ts";
@@ -91,15 +92,18 @@ async function joinedGroup(ctx: RoomsContext, request: SyncRequest, rooms: Joine
           { from: request.since, to: position },
         );
   const told = shown.filter((one) => request.fullState || !isKnown(one) || changed.has(one.roomId));
-  return groupOf(told, async (one) =>
+  const sinceOf = (one: LocalMembershipChange): bigint | undefined => (isKnown(one) ? request.since : undefined);
+  const group = await groupOf(told, async (one) =>
     joinedRoom(ctx, request, {
       roomId: one.roomId,
-      since: isKnown(one) ? request.since : undefined,
+      since: sinceOf(one),
       position,
       isPartial: partialRooms.partial.has(one.roomId),
       isCompleted: partialRooms.completed.has(one.roomId),
     }),
   );
+  const asked = shown.map((one) => ({ roomId: one.roomId, since: sinceOf(one) }));
+  return withEphemeral(ctx, request, { group, rooms: asked, position });
 }
 
 /** One room after the other: a sync of many rooms must not take all connections of the pool. */

@@ -1,7 +1,11 @@
 import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
+import type { PresenceState } from "../../storage/presence.ts";
+import { notePolling } from "../edus/own-presence.ts";
 import type { Filter } from "../read/event-filter.ts";
 import type { ReadContext } from "../read/full-state-wait.ts";
+import { syncAccountData } from "./sync-account-data.ts";
+import { syncPresence } from "./sync-presence.ts";
 import { syncRooms } from "./sync-rooms.ts";
 import type { RoomsToSync } from "./sync-rooms.ts";
 import { syncToken } from "./sync-token.ts";
@@ -14,6 +18,8 @@ export interface SyncRequest {
   readonly fullState: boolean;
   /** The client wants the state behind the timeline instead of that before it. */
   readonly stateAfter: boolean;
+  /** As what the user is shown to others while they ask. */
+  readonly setPresence: PresenceState;
   /** How long to wait for news, in milliseconds; nothing waits in a first sync. */
   readonly timeoutMs: number;
   /** Ends the wait. */
@@ -29,30 +35,50 @@ const MAX_WAIT_MS = 600_000;
  * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
  */
 export async function sync(ctx: ReadContext, request: SyncRequest): Promise<JsonObject> {
-  const deadline = performance.now() + Math.min(request.timeoutMs, MAX_WAIT_MS);
+  const patienceMs = Math.min(request.timeoutMs, MAX_WAIT_MS);
+  await notePolling(ctx, { userId: request.requester.userId, as: request.setPresence, forMs: patienceMs });
+  const deadline = performance.now() + patienceMs;
   for (;;) {
     const position = await ctx.stream.current();
-    const rooms = await syncRooms(ctx, request, position);
+    const news = await newsUpTo(ctx, request, position);
     const timeLeft = deadline - performance.now();
-    const answersAtOnce = request.since === undefined || request.fullState || !isEmpty(rooms);
+    const answersAtOnce = request.since === undefined || request.fullState || !isEmpty(news);
     if (answersAtOnce || timeLeft <= 0) {
-      return responseOf(position, rooms);
+      return responseOf(position, news);
     }
     if (!(await ctx.stream.past(position, { timeoutMs: timeLeft, signal: request.signal }))) {
-      return responseOf(position, rooms);
+      return responseOf(position, news);
     }
   }
 }
 
-function isEmpty(rooms: RoomsToSync): boolean {
-  return Object.values(rooms).every((group) => Object.keys(group).length === 0);
+interface News {
+  readonly rooms: RoomsToSync;
+  /** Members of the answer beside the rooms; absent where there is nothing to tell. */
+  readonly beside: JsonObject;
+}
+
+async function newsUpTo(ctx: ReadContext, request: SyncRequest, position: bigint): Promise<News> {
+  return {
+    rooms: await syncRooms(ctx, request, position),
+    beside: {
+      ...(await syncAccountData(ctx, request, position)),
+      ...(await syncPresence(ctx, request, position)),
+    },
+  };
+}
+
+function isEmpty({ rooms, beside }: News): boolean {
+  const noRooms = Object.values(rooms).every((group) => Object.keys(group).length === 0);
+  return noRooms && Object.keys(beside).length === 0;
 }
 
 /** A client counts a missing group as an empty one. */
-function responseOf(position: bigint, rooms: RoomsToSync): JsonObject {
+function responseOf(position: bigint, { rooms, beside }: News): JsonObject {
   const groups = Object.entries(rooms).filter(([, group]) => Object.keys(group).length > 0);
   return {
     next_batch: syncToken(position),
     ...(groups.length === 0 ? {} : { rooms: Object.fromEntries(groups) }),
+    ...beside,
   };
 }
