@@ -16,9 +16,14 @@ async function partialRoomOrRefusal(ctx: OperatorContext, roomId: RoomId): Promi
   const room = await partialRoom(ctx.database.pool, roomId);
   if (room === undefined) {
     await requireKnownRoom(ctx, roomId);
-    throw new MatrixError(409, "FASTJOIN.NOT_PARTIAL", `${roomId} has no partial state, so nothing is being resynced`);
+    throw notPartial(roomId);
   }
   return room;
+}
+
+function notPartial(roomId: RoomId): MatrixError {
+  const message = `${roomId} has no partial state, so nothing is being resynced`;
+  return new MatrixError(409, "FASTJOIN.NOT_PARTIAL", message);
 }
 
 /** What can be done at once was done; what waits on Temporal is done by the reconciler when it is back. */
@@ -40,7 +45,8 @@ async function told(ctx: OperatorContext, roomId: RoomId, work: () => Promise<vo
 /** Stops the room's resync for good: the wish is stored first, so that no reconciler starts it again. */
 export async function cancelResync(ctx: OperatorContext, { roomId, by, why }: Request): Promise<Outcome> {
   await partialRoomOrRefusal(ctx, roomId);
-  await storeResyncControl(ctx.database, { wish: "cancelled", roomId, by, why, at: ctx.now() });
+  const wish = { wish: "cancelled", roomId, by, why, at: ctx.now() } as const;
+  if (!(await storeResyncControl(ctx.database, wish))) throw notPartial(roomId);
   return told(ctx, roomId, () => ctx.resyncs.cancel(roomId));
 }
 
@@ -54,15 +60,15 @@ export async function retryResync(
 ): Promise<Outcome> {
   const { joinEventId } = await partialRoomOrRefusal(ctx, roomId);
   const before = await loadResyncControl(ctx.database, roomId);
-  const storeWish = async (): Promise<void> => {
+  const storeWish = async (): Promise<boolean> => {
     if (via === undefined) {
       await deleteResyncControl(ctx.database.pool, roomId);
-    } else {
-      const wish = { wish: "prefer-server", serverName: via } as const;
-      await storeResyncControl(ctx.database, { ...wish, roomId, by, why, at: ctx.now() });
+      return true;
     }
+    const wish = { wish: "prefer-server", serverName: via } as const;
+    return await storeResyncControl(ctx.database, { ...wish, roomId, by, why, at: ctx.now() });
   };
-  await storeWish();
+  if (!(await storeWish())) throw notPartial(roomId);
   return told(ctx, roomId, async () => {
     const goesOn = before?.wish !== "cancelled" && (await signalRetry(ctx, roomId, via));
     if (!goesOn && joinEventId !== null) {

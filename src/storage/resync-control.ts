@@ -1,6 +1,6 @@
-import type { RoomId, ServerName } from "../matrix/identifiers.ts";
-import type { Database } from "./database.ts";
-import { execute, type Connection } from "./query.ts";
+import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
+import { transaction, type Database } from "./database.ts";
+import { execute, queryRow, type Connection } from "./query.ts";
 
 /** An operator's wish for a room's resync; it is stored before the workflow is told. */
 type ResyncWish = { readonly wish: "cancelled" } | { readonly wish: "prefer-server"; readonly serverName: ServerName };
@@ -39,12 +39,38 @@ export async function listResyncControls(database: Database): Promise<readonly R
   return rows.map(controlOf);
 }
 
-/** The last wish for a room is the one that counts. */
-export async function storeResyncControl(database: Database, control: ResyncControl): Promise<void> {
+/**
+ * Notes a wish for a room's resync; the last one is the one that counts. Whoever clears the room waits for it and takes
+ * it away, or is waited for: no wish outlives the resync that it is about.
+ *
+ * @param joinEventId the join whose resync is meant, if not whichever there is
+ * @returns false, with nothing noted, if the room is not partial any more, or for another join
+ */
+export async function storeResyncControl(
+  database: Database,
+  control: ResyncControl,
+  joinEventId?: EventId,
+): Promise<boolean> {
   const { roomId, wish, by, why } = control;
   const serverName = control.wish === "prefer-server" ? control.serverName : null;
-  const data = { wish, serverName, by, why, at: new Date(control.at) };
-  await database.prisma.resyncControl.upsert({ where: { roomId }, create: { roomId, ...data }, update: data });
+  return await transaction(database, async (tx) => {
+    // In the order in which a purge locks them; and shared, since an operator must not wait for a long repair.
+    await queryRow(tx, `SELECT 1 FROM rooms WHERE room_id = $1 FOR KEY SHARE`, [roomId]);
+    const partial = await queryRow<{ joinEventId: EventId | null }>(
+      tx,
+      `SELECT join_event_id AS "joinEventId" FROM partial_state_rooms WHERE room_id = $1 FOR KEY SHARE`,
+      [roomId],
+    );
+    if (partial === undefined || (joinEventId !== undefined && partial.joinEventId !== joinEventId)) return false;
+    await execute(
+      tx,
+      `INSERT INTO resync_control (room_id, wish, server_name, by, at, why) VALUES ($1, $2, $3, $4, $5, $6)
+       ON CONFLICT (room_id) DO UPDATE SET wish = EXCLUDED.wish, server_name = EXCLUDED.server_name,
+         by = EXCLUDED.by, at = EXCLUDED.at, why = EXCLUDED.why`,
+      [roomId, wish, serverName, by, new Date(control.at), why],
+    );
+    return true;
+  });
 }
 
 /** Part of the transaction in which a room settles or is left; with the pool, what retry does. True if there was one. */

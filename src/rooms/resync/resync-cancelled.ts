@@ -1,4 +1,3 @@
-import { partialRoom } from "../../storage/partial-state.ts";
 import { loadResyncControl, storeResyncControl } from "../../storage/resync-control.ts";
 import type { RoomsContext } from "../context.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
@@ -8,10 +7,9 @@ import type { ResyncTarget } from "./resync-next-step.ts";
  * the reconciler would start it again.
  */
 export async function recordCancelled(ctx: RoomsContext, { roomId, joinEventId }: ResyncTarget): Promise<void> {
-  const room = await partialRoom(ctx.database.pool, roomId);
-  if (room?.joinEventId !== joinEventId) return;
   const control = await loadResyncControl(ctx.database, roomId);
   if (control?.wish === "cancelled") return;
   const why = "the workflow was cancelled";
-  await storeResyncControl(ctx.database, { roomId, wish: "cancelled", by: "temporal", at: ctx.now(), why });
+  const wish = { roomId, wish: "cancelled", by: "temporal", at: ctx.now(), why } as const;
+  await storeResyncControl(ctx.database, wish, joinEventId);
 }

@@ -1,0 +1,105 @@
+import { describe, expect, it } from "vitest";
+import { recordCancelled } from "../../../../src/rooms/resync/resync-cancelled.ts";
+import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
+import { cancelResync, retryResync } from "../../../../src/operator/steer-resync.ts";
+import type { OperatorContext } from "../../../../src/operator/context.ts";
+import { reconcileResyncs } from "../../../../src/rooms/resync/reconcile-resyncs.ts";
+import { loadResyncControl } from "../../../../src/storage/resync-control.ts";
+import { AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
+import {
+  completeResync,
+  enterRoom,
+  expectWhole,
+  join,
+  otherProcess,
+  resyncUpTo,
+  type EnteredRoom,
+} from "../../../support/race-scene.ts";
+import { openScene } from "../../../support/scene.ts";
+
+const scene = await openScene();
+const { database, sidecar } = scene;
+
+const ctx: OperatorContext = {
+  ...sidecar.ctx,
+  workflows: {
+    standing: async () => ({ state: "none" }),
+    signalRetry: async () => true,
+    signalPreferServer: async () => true,
+    link: () => undefined,
+  },
+};
+
+async function repairedRoom(): Promise<EnteredRoom> {
+  const entered = await enterRoom(scene);
+  await resyncUpTo(ctx, entered.target, "finish");
+  return entered;
+}
+
+/** The statement by which whoever notes a wish makes sure that the room is still partial. */
+const AT_WISH = /FROM partial_state_rooms WHERE room_id = \$1 FOR KEY SHARE/;
+
+describe("an operator's wish, as the room is declared whole", () => {
+  it("is refused when it comes second, and is not left behind", async () => {
+    const entered = await repairedRoom();
+    const { roomId, target } = entered;
+    const other = otherProcess(ctx);
+    const end = holdAtStatement(other.database, /DELETE FROM resync_control/);
+    const finishing = finishResync({ ...other, database: end.database }, target);
+    await end.reached;
+
+    const wish = { roomId, by: "operator", why: "too late" };
+    const cancelling = cancelResync(ctx, wish).catch((error: unknown) => error);
+    await untilWaiting(database, AT_WISH);
+    end.release();
+
+    expect(await finishing).toMatchObject({ kind: "completed" });
+    expect(await cancelling).toMatchObject({ status: 409, errcode: "FASTJOIN.NOT_PARTIAL" });
+    expect(await loadResyncControl(database, roomId)).toBeUndefined();
+    await expectWhole(scene, entered);
+  });
+
+  it("goes with the room when it comes first", async () => {
+    const entered = await repairedRoom();
+    const { roomId, target } = entered;
+    const wish = { roomId, by: "operator", why: "a moment before", via: undefined };
+    const lock = await holdStream(database);
+    const finishing = finishResync(otherProcess(ctx), target);
+    await untilWaiting(database, AT_STREAM);
+
+    // Not held up by the lock that finishing holds on the room's partial row.
+    expect(await cancelResync(ctx, wish)).toEqual({ workflowTold: true });
+    expect(await loadResyncControl(database, roomId)).toMatchObject({ wish: "cancelled" });
+    await lock.release();
+
+    expect(await finishing).toMatchObject({ kind: "completed" });
+    expect(await loadResyncControl(database, roomId)).toBeUndefined();
+    await expect(retryResync(ctx, wish)).rejects.toMatchObject({ errcode: "FASTJOIN.NOT_PARTIAL" });
+    await expectWhole(scene, entered);
+  });
+});
+
+describe("recordCancelled, as the room is joined again", () => {
+  it("does not cancel the resync of the new join", async () => {
+    const { room, roomId, target } = await enterRoom(scene);
+    const other = otherProcess(ctx);
+    const look = holdAtStatement(other.database, AT_WISH);
+    const recording = recordCancelled({ ...other, database: look.database }, target);
+    await look.reached;
+
+    await leaveRoom(ctx, { userId: sidecar.userId, roomId });
+    await scene.resident.waitForEvent(
+      (event) => event.roomId === roomId && event.pdu.content["membership"] === "leave",
+    );
+    const again = await join(scene, ctx, room);
+    look.release();
+    await recording;
+
+    expect(await loadResyncControl(database, roomId)).toBeUndefined();
+    sidecar.wanted.length = 0;
+    await reconcileResyncs(ctx);
+    expect(sidecar.wanted).toContainEqual({ roomId, joinEventId: again.eventId });
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId: again.eventId } });
+  });
+});
