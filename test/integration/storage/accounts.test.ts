@@ -10,6 +10,7 @@ import {
   userExists,
   verifyPassword,
 } from "../../../src/storage/accounts.ts";
+import { insertPartialRoom } from "../../../src/storage/partial-state.ts";
 import {
   deleteResyncControl,
   listResyncControls,
@@ -82,6 +83,7 @@ describe("createSession", () => {
 describe("storeResyncControl", () => {
   it("keeps the last wish until it is fulfilled", async () => {
     const roomId = await aStoredRoom(database);
+    await insertPartialRoom(database.pool, { roomId, joinEventId: null, joinedVia: null, deviceListsStreamId: 0n });
     const cancelled = {
       roomId,
       wish: "cancelled",
