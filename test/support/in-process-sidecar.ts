@@ -26,6 +26,8 @@ export interface InProcessSidecar {
   readonly userId: UserId;
   /** The resyncs that joins have asked for. */
   readonly wanted: { readonly roomId: RoomId; readonly joinEventId: EventId }[];
+  /** The rooms whose resyncs were to look again. */
+  readonly woken: RoomId[];
   currentState(roomId: RoomId): Promise<ReadonlyMap<StateKey, EventId>>;
   /** As if the process had ended and another had begun: nothing is left but the database. Nothing is delivered then. */
   restart(database: Database): Promise<void>;
@@ -50,7 +52,8 @@ export async function startInProcessSidecar(
   const serverName = `localhost:${(server.address() as AddressInfo).port}`;
   const identity: Identity = { serverName, signingKey: signingKeyFromSeed("ed25519:test", randomBytes(32)) };
   const wanted: InProcessSidecar["wanted"] = [];
-  let ctx = contextOf(database, identity, { ...options, wanted });
+  const woken: RoomId[] = [];
+  let ctx = contextOf(database, identity, { ...options, wanted, woken });
   app = createFederationApp(ctx);
   const delivery = options.delivers === false ? undefined : startOutboxDelivery(ctx);
   return {
@@ -60,10 +63,11 @@ export async function startInProcessSidecar(
     serverName,
     userId: `@alice:${serverName}`,
     wanted,
+    woken,
     restart: async (restarted) => {
       await delivery?.stop();
       await ctx.federation.close();
-      ctx = contextOf(restarted, identity, { ...options, wanted });
+      ctx = contextOf(restarted, identity, { ...options, wanted, woken });
       app = createFederationApp(ctx);
     },
     currentState: async (roomId) => {
@@ -90,7 +94,7 @@ const NO_DISCOVERY: Partial<DiscoverySources> = {
 function contextOf(
   database: Database,
   identity: Identity,
-  { notaries = [], discovers = true, wanted }: SidecarOptions & Pick<InProcessSidecar, "wanted">,
+  { notaries = [], discovers = true, wanted, woken }: SidecarOptions & Pick<InProcessSidecar, "wanted" | "woken">,
 ): RoomsContext {
   const now = Date.now;
   const federation = createFederationClient({
@@ -109,7 +113,7 @@ function contextOf(
     keyRing: createKeyRing({ ...client, ...identity, trustedKeyServers: notaries, now }),
     resyncs: {
       start: async (roomId, joinEventId) => void wanted.push({ roomId, joinEventId }),
-      wake: async () => {},
+      wake: async (roomId) => void woken.push(roomId),
       cancel: async () => {},
     },
     logger: pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" }),
