@@ -38,6 +38,21 @@ export async function deleteOwnEventDestinations(tx: Connection, roomId: RoomId)
   await execute(tx, `DELETE FROM own_event_destinations WHERE room_id = $1`, [roomId]);
 }
 
+/** Those of the events that are ours and that this server was sent on partial knowledge of the room, rightly or not. */
+export async function whichWereSentTo(
+  c: Connection,
+  ids: readonly EventId[],
+  server: ServerName,
+): Promise<ReadonlySet<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM own_event_destinations WHERE event_id = ANY ($1::text[]) AND $2 = ANY (servers)
+     UNION SELECT event_id FROM misdirected_events WHERE event_id = ANY ($1::text[]) AND server_name = $2`,
+    [ids, server],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
 /** Whether the event is one of ours that this server was sent on partial knowledge of the room, rightly or not. */
 export async function wasSentTo(c: Connection, eventId: EventId, server: ServerName): Promise<boolean> {
   const row = await queryRow<{ found: boolean }>(

@@ -23,6 +23,19 @@ export async function loadRoom(c: Connection, roomId: RoomId): Promise<RoomRow |
   return queryRow<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1`, [roomId]);
 }
 
+/** A room and, as of the same moment, whether its state is partial. */
+export async function loadRoomStanding(
+  c: Connection,
+  roomId: RoomId,
+): Promise<(RoomRow & { readonly partial: boolean }) | undefined> {
+  return queryRow<RoomRow & { readonly partial: boolean }>(
+    c,
+    `SELECT ${ROOM_COLUMNS}, EXISTS (SELECT 1 FROM partial_state_rooms p WHERE p.room_id = rooms.room_id) AS partial
+     FROM rooms WHERE room_id = $1`,
+    [roomId],
+  );
+}
+
 /** Notes the room, without any state; leaves a room alone that is already known. True if it is new. */
 export async function insertRoom(
   tx: Connection,

@@ -1,4 +1,4 @@
-import type { Pdu } from "../../matrix/event.ts";
+import { isStateEvent, type Pdu } from "../../matrix/event.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { EventId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import { redact } from "../../matrix/redaction.ts";
@@ -6,6 +6,7 @@ import { stateGet } from "../../matrix/state.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
 import { members, type Membership } from "../../storage/memberships.ts";
+import { whichWereSentTo } from "../../storage/own-event-destinations.ts";
 import { partialEventIds } from "../../storage/partial-state.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
@@ -16,8 +17,9 @@ import { isOurs, type ServedRoom } from "./served-room.ts";
  * Events of one room as a server that is in it may have them. One that the history visibility hides is given in its
  * redacted form: its place in the graph is no secret, and its hashes and signatures still hold.
  *
- * An event whose past we know only in part can't be judged: it is left out, unless it is ours. A rejected event is
- * left out always, and one to which a redaction applies is given redacted.
+ * An event whose past we know only in part, or not at all, can't be judged: it is left out, unless it is ours. A
+ * rejected event is left out always, and one to which a redaction applies is given redacted. What a server was sent by
+ * us it may have again.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility
  */
@@ -27,23 +29,29 @@ export async function pdusVisibleTo(
   server: ServerName,
   events: readonly StoredEvent[],
 ): Promise<readonly Pdu[]> {
-  const partial = await partialEventIds(
-    ctx.database.pool,
-    events.map((event) => event.eventId),
-  );
+  const ids = events.map((event) => event.eventId);
+  const partial = await partialEventIds(ctx.database.pool, ids);
+  const sent = await whichWereSentTo(ctx.database.pool, ids, server);
   const judge = visibilityJudge(ctx, room, server);
   const redacted = await redactedForms(ctx, room.rules, events);
   const pdus: Pdu[] = [];
   for (const event of events) {
     if (event.rejection !== null) continue;
     const pdu = redacted.get(event.eventId) ?? event.pdu;
-    if (partial.has(event.eventId)) {
+    if (sent.has(event.eventId)) pdus.push(pdu);
+    else if (partial.has(event.eventId) || isWithoutPast(event)) {
       if (isOurs(ctx, event)) pdus.push(pdu);
-    } else {
-      pdus.push((await judge(event)) ? pdu : redact(event.pdu, room.rules));
-    }
+    } else pdus.push((await judge(event)) ? pdu : redact(event.pdu, room.rules));
   }
   return pdus;
+}
+
+/**
+ * Whether nobody can tell who could see it: a message of which we know no state, since it was fetched as history, or as
+ * the past of another. (Of a state event that we know so, a server in the room may have the whole state it belongs to.)
+ */
+function isWithoutPast({ outlier, stateBefore, stateAfter, pdu }: StoredEvent): boolean {
+  return !isStateEvent(pdu) && (outlier || stateBefore === null || stateAfter === null);
 }
 
 /** Which memberships of a server's users let it see an event; undefined: it need have none. */
@@ -71,7 +79,6 @@ function visibilityJudge(
     return known;
   };
   return async (event) => {
-    // An outlier is part of some state of the room or of an auth chain, which a server in the room may have whole.
     if (event.outlier || event.stateBefore === null || event.stateAfter === null) return true;
     // An event that changes the visibility or a membership counts under the more open of both.
     return (await sees(event.stateAfter)) || (await sees(event.stateBefore));

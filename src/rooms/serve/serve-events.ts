@@ -6,16 +6,16 @@ import type { RoomsContext } from "../context.ts";
 import { pdusVisibleTo } from "./event-visibility.ts";
 import {
   eventNotFound,
-  isOurs,
+  requireEventServable,
   requireServerInRoom,
   roomServedTo,
   servedRoom,
-  unableDueToPartialState,
   type RoomQuestion,
 } from "./served-room.ts";
 
 /**
- * One event, for a server that is in its room. Soft-failed events and outliers are served, rejected ones are not.
+ * One event, for a server that is in its room or was sent it by us. Soft-failed events and outliers are served,
+ * rejected ones are not.
  *
  * @throws MatrixError 404 M_NOT_FOUND, 403
  */
@@ -26,8 +26,7 @@ export async function serveEvent(
   const event = await loadEvent(ctx.database.pool, question.eventId);
   if (event === undefined || event.rejection !== null) throw eventNotFound(question.eventId);
   const room = await servedRoom(ctx, event.roomId);
-  if (room.partial && !isOurs(ctx, event)) throw unableDueToPartialState(room.roomId);
-  await requireServerInRoom(ctx, room, question.origin);
+  await requireEventServable(ctx, room, { origin: question.origin, event });
   const [pdu] = await pdusVisibleTo(ctx, room, question.origin, [event]);
   if (pdu === undefined) throw eventNotFound(question.eventId);
   return pdu;

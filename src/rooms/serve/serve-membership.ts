@@ -9,13 +9,14 @@ import type { Connection } from "../../storage/database.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
+import { partialRoom } from "../../storage/partial-state.ts";
 import { forwardExtremities } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import { authEventIdsFor, buildEvent, type EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { AuthEventsMissing, judgeByState } from "../events/judge-event.ts";
-import { requireUserOf, type RoomQuestion, type ServedRoom } from "./served-room.ts";
+import { requireUserOf, stateNotKnown, type RoomQuestion, type ServedRoom } from "./served-room.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
 /** The memberships that a server may ask for its own users by a handshake of make_ and send_. */
@@ -113,6 +114,8 @@ async function acceptOrExplain(ctx: RoomsContext, event: Event, origin: ServerNa
       origin,
       also: async (tx, stored) => {
         requireAccepted(stored);
+        // We may have left the room and joined it anew since its state was found to be full.
+        if ((await partialRoom(tx, stored.roomId)) !== undefined) throw stateNotKnown(stored.roomId);
         await tellOtherServers(ctx, tx, { stored, origin });
       },
     });

@@ -8,7 +8,7 @@ import type { RoomsContext } from "../context.ts";
 import { pduTexts, type PduTexts } from "./serve-pdus.ts";
 import {
   eventNotFound,
-  isOurs,
+  requireEventServable,
   requireServerInRoom,
   roomServedTo,
   unableDueToPartialState,
@@ -63,18 +63,17 @@ export async function serveState(ctx: RoomsContext, question: StateQuestion): Pr
 
 /**
  * The auth chain of an event. While the room is partial it is served for our own events only: we can vouch for no
- * other's.
+ * other's. To a server that we sent such an event it is served always.
  *
  * @throws MatrixError 404 M_NOT_FOUND, 403
  */
 export async function serveEventAuth(ctx: RoomsContext, question: StateQuestion): Promise<PduTexts> {
   const room = await roomServedTo(ctx, question);
   const event = await loadEvent(ctx.database.pool, question.eventId);
-  const servable = event !== undefined && event.rejection === null && event.roomId === question.roomId;
-  if (room.partial && !(servable && isOurs(ctx, event))) throw unableDueToPartialState(room.roomId);
-  await requireServerInRoom(ctx, room, question.origin);
-  if (!servable) throw eventNotFound(question.eventId);
-  return pduTexts(ctx, room.rules, await authChainIds(ctx.database.pool, [event.eventId]));
+  const ofRoom = event?.roomId === question.roomId ? event : undefined;
+  await requireEventServable(ctx, room, { origin: question.origin, event: ofRoom });
+  if (ofRoom === undefined || ofRoom.rejection !== null) throw eventNotFound(question.eventId);
+  return pduTexts(ctx, room.rules, await authChainIds(ctx.database.pool, [ofRoom.eventId]));
 }
 
 async function acceptedEvent(ctx: RoomsContext, { roomId, eventId }: StateQuestion): Promise<StoredEvent> {

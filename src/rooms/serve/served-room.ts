@@ -4,8 +4,9 @@ import { serverNameOf } from "../../matrix/identifiers.ts";
 import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { isServerJoined } from "../../storage/memberships.ts";
-import { partialRoom, partialRoomServers } from "../../storage/partial-state.ts";
-import { loadRoom } from "../../storage/rooms.ts";
+import { partialRoomServers } from "../../storage/partial-state.ts";
+import { loadRoomStanding } from "../../storage/rooms.ts";
+import { wasSentTo } from "../../storage/own-event-destinations.ts";
 import type { RoomsContext } from "../context.ts";
 import { isServerAllowedInState } from "../receive/server-acl.ts";
 
@@ -31,11 +32,11 @@ export interface RoomQuestion {
  * @throws MatrixError 404 M_NOT_FOUND
  */
 export async function servedRoom(ctx: RoomsContext, roomId: RoomId): Promise<ServedRoom> {
-  const room = await loadRoom(ctx.database.pool, roomId);
+  // At once: a partial state must not pass for the full one because the resync ends between two questions.
+  const room = await loadRoomStanding(ctx.database.pool, roomId);
   const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
   if (room === undefined || rules === undefined || room.currentSnapshotId === null) throw roomNotFound(roomId);
-  const partial = (await partialRoom(ctx.database.pool, roomId)) !== undefined;
-  return { roomId, rules, snapshotId: room.currentSnapshotId, partial };
+  return { roomId, rules, snapshotId: room.currentSnapshotId, partial: room.partial };
 }
 
 /**
@@ -59,9 +60,14 @@ export async function roomServedTo(ctx: RoomsContext, { roomId, origin }: RoomQu
  */
 export async function residentRoom(ctx: RoomsContext, question: RoomQuestion): Promise<ServedRoom> {
   const room = await roomServedTo(ctx, question);
-  if (room.partial) throw new MatrixError(404, "M_NOT_FOUND", `The state of room ${room.roomId} is not known in full`);
+  if (room.partial) throw stateNotKnown(room.roomId);
   if (!(await weAreInRoom(ctx, room.roomId))) throw roomNotFound(room.roomId);
   return room;
+}
+
+/** What a resident that can't help says to who would join, knock or leave by it. */
+export function stateNotKnown(roomId: RoomId): MatrixError {
+  return new MatrixError(404, "M_NOT_FOUND", `The state of room ${roomId} is not known in full`);
 }
 
 export async function weAreInRoom(ctx: RoomsContext, roomId: RoomId): Promise<boolean> {
@@ -100,6 +106,18 @@ export function requireUserOf(origin: ServerName, userId: UserId): void {
   if (serverNameOf(userId) !== origin) {
     throw new MatrixError(403, "M_FORBIDDEN", `${userId} is not a user of ${origin}`);
   }
+}
+
+/** The same for a question about an event, where we may answer it: of those that we sent to the server, always. */
+export async function requireEventServable(
+  ctx: RoomsContext,
+  room: ServedRoom,
+  { origin, event }: { readonly origin: ServerName; readonly event: StoredEvent | undefined },
+): Promise<void> {
+  const ours = event !== undefined && event.rejection === null && isOurs(ctx, event);
+  if (ours && (await wasSentTo(ctx.database.pool, event.eventId, origin))) return;
+  if (room.partial && !ours) throw unableDueToPartialState(room.roomId);
+  await requireServerInRoom(ctx, room, origin);
 }
 
 /** Sent by one of our users. */
