@@ -59,7 +59,7 @@ export async function toDeviceMessages(
     `SELECT stream_id AS "streamId", sender, type, content FROM (
        SELECT * FROM to_device_messages
        WHERE user_id = $1 AND device_id = $2 AND stream_id > $3 AND stream_id <= $4
-       ORDER BY stream_id FETCH FIRST $5::bigint ROWS WITH TIES) page
+       ORDER BY stream_id FETCH FIRST ($5::bigint) ROWS WITH TIES) page
      ORDER BY stream_id, message_id`,
     [userId, deviceId, from, to, limit],
   );
