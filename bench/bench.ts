@@ -7,6 +7,7 @@ import type { ChatClient } from "../demo/chat-client.ts";
 import { spawnResident } from "../test/resident/spawn-resident.ts";
 import type { ResidentProcess } from "../test/resident/spawn-resident.ts";
 import { measureJoin, patienceMs } from "./measure-join.ts";
+import { measureReceiving, receivingTable, type ReceivingFigures } from "./measure-receiving.ts";
 import { openFastjoin, openSynapse } from "./products.ts";
 import type { Product, Stoppable } from "./products.ts";
 import { markdownTable, mediansOf } from "./report.ts";
@@ -31,6 +32,8 @@ interface Plan {
   readonly rounds: number;
   readonly fromSource: boolean;
   readonly resolution: boolean;
+  /** Of the room in which receiving is measured; undefined: it is left out. */
+  readonly receivingMembers: number | undefined;
 }
 
 /** What has been started, and must be ended whatever happens. */
@@ -53,6 +56,8 @@ function readPlan(): Plan {
       rounds: { type: "string", default: "3" },
       "from-source": { type: "boolean", default: false },
       "no-state-resolution": { type: "boolean", default: false },
+      "receiving-members": { type: "string", default: "5000" },
+      "no-receiving": { type: "boolean", default: false },
     },
   });
   const sizes = values.members.split(",").map((text) => wholeNumber("--members", text, 10));
@@ -62,6 +67,9 @@ function readPlan(): Plan {
     rounds: wholeNumber("--rounds", values.rounds, 1),
     fromSource: values["from-source"],
     resolution: !values["no-state-resolution"],
+    receivingMembers: values["no-receiving"]
+      ? undefined
+      : wholeNumber("--receiving-members", values["receiving-members"], 10),
   };
 }
 
@@ -125,6 +133,12 @@ async function play(stage: Stage, plan: Plan): Promise<void> {
       rounds.push(...(await playRound(field, members, round)));
     }
   }
+  const receiving: ReceivingFigures[] = [];
+  for (const { product, client } of plan.receivingMembers === undefined ? [] : field.competitors) {
+    const { resident } = field;
+    say(`${product.name} receives messages`);
+    receiving.push(await measureReceiving({ product, client, resident, members: plan.receivingMembers ?? 0 }));
+  }
   const machine = {
     cores: availableParallelism(),
     processor: cpus()[0]?.model,
@@ -139,8 +153,12 @@ async function play(stage: Stage, plan: Plan): Promise<void> {
   }));
   const stateResolution = resolution?.split("\n");
   const at = new Date().toISOString();
-  writeFileSync(OUTPUT, `${JSON.stringify({ at, machine, medians, rounds, stateResolution }, undefined, 2)}\n`);
+  writeFileSync(
+    OUTPUT,
+    `${JSON.stringify({ at, machine, medians, rounds, receiving, stateResolution }, undefined, 2)}\n`,
+  );
   console.log(`Medians of ${plan.rounds} rounds; ratio is Fastjoin : Synapse.\n\n${markdownTable(rounds)}`);
+  if (receiving.length > 0) console.log(`\nMessages received per second\n\n${receivingTable(receiving)}`);
   if (resolution !== undefined) console.log(`\nState resolution\n\n${resolution}`);
 }
 

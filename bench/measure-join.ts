@@ -57,7 +57,7 @@ export async function measureJoin(joining: Joining): Promise<JoinFigures> {
     const from = performance.now();
     await client.join(roomId, via);
     const joined = performance.now();
-    await untilWhole(joining, database);
+    await untilWhole(product, { database, roomId, patienceMs: patienceMs(joining.members) });
     const settled = performance.now();
     const figures = usageSince(processes, before);
     await assertSameProcesses(product, processes);
@@ -73,13 +73,23 @@ export async function measureJoin(joining: Joining): Promise<JoinFigures> {
 const LOOK = { name: "look", text: "SELECT 1 FROM partial_state_rooms WHERE room_id = $1" };
 
 /** Both products keep a row in a table of this name for as long as the room's state is partial. */
-async function untilWhole({ product, roomId, members }: Joining, database: pg.Client): Promise<void> {
-  const until = performance.now() + patienceMs(members);
-  for (;;) {
-    const { rowCount } = await database.query({ ...LOOK, values: [roomId] });
-    if (rowCount === 0) return;
+export async function isPartial(database: pg.Client, roomId: RoomId): Promise<boolean> {
+  const { rowCount } = await database.query({ ...LOOK, values: [roomId] });
+  return rowCount !== 0;
+}
+
+interface Waiting {
+  readonly database: pg.Client;
+  readonly roomId: RoomId;
+  readonly patienceMs: number;
+}
+
+/** @throws Error when the patience is at its end */
+export async function untilWhole(product: Product, { database, roomId, patienceMs: patience }: Waiting): Promise<void> {
+  const until = performance.now() + patience;
+  while (await isPartial(database, roomId)) {
     if (performance.now() > until) {
-      throw new Error(`the resync of ${product.name} has not ended after ${patienceMs(members) / 1000} s`);
+      throw new Error(`the resync of ${product.name} has not ended after ${patience / 1000} s`);
     }
     await delay(LOOK_EVERY_MS);
   }

@@ -94,17 +94,55 @@ export async function partialEventIds(c: Connection, ids: readonly EventId[]): P
   return new Set(rows.map((row) => row.id));
 }
 
-/** Partial events whose prev_events are all known in full, by arrival. */
-export async function nextRepairableEvents(c: Connection, roomId: RoomId, limit: number): Promise<readonly EventId[]> {
-  const rows = await queryRows<{ id: EventId }>(
+/**
+ * Partial events in an order in which each can be repaired, the earliest arrivals first: its prev_events are known in
+ * full, or stand before it.
+ */
+export async function nextRepairableEvents(
+  c: Connection,
+  roomId: RoomId,
+  limit: number,
+): Promise<readonly RepairableEvent[]> {
+  const rows = await queryRows<RepairableEvent & { eventId: EventId }>(
     c,
-    `SELECT partial.event_id AS id FROM partial_state_events partial JOIN events USING (event_id)
-     WHERE partial.room_id = $1 AND NOT EXISTS (
-       SELECT 1 FROM partial_state_events prev WHERE prev.event_id = ANY (events.prev_event_ids))
-     ORDER BY events.stream_id LIMIT $2`,
+    // The first to arrive, and those that may stand first, whenever they have arrived.
+    `WITH partial AS (
+       SELECT event_id, stream_id, prev_event_ids
+       FROM partial_state_events JOIN events USING (event_id) WHERE partial_state_events.room_id = $1)
+     SELECT event_id AS "eventId", ARRAY(
+         SELECT prev.event_id FROM partial_state_events prev WHERE prev.event_id = ANY (prev_event_ids)
+       ) AS "partialPrevEvents"
+     FROM (
+         (SELECT * FROM partial ORDER BY stream_id LIMIT $2)
+       UNION
+         (SELECT * FROM partial WHERE NOT EXISTS (
+            SELECT 1 FROM partial_state_events prev WHERE prev.event_id = ANY (prev_event_ids))
+          ORDER BY stream_id LIMIT $2)) AS next
+     ORDER BY stream_id`,
     [roomId, limit],
   );
-  return rows.map((row) => row.id);
+  return inRepairableOrder(rows).slice(0, limit);
+}
+
+export interface RepairableEvent {
+  readonly eventId: EventId;
+  /** To be repaired before it. */
+  readonly partialPrevEvents: readonly EventId[];
+}
+
+/** Events arrive before their prev_events now and then, so that one pass is mostly but not always enough. */
+function inRepairableOrder(events: readonly RepairableEvent[]): readonly RepairableEvent[] {
+  const ordered = new Map<EventId, RepairableEvent>();
+  let before = -1;
+  while (ordered.size > before) {
+    before = ordered.size;
+    for (const event of events) {
+      if (event.partialPrevEvents.every((id) => ordered.has(id)) && !ordered.has(event.eventId)) {
+        ordered.set(event.eventId, event);
+      }
+    }
+  }
+  return [...ordered.values()];
 }
 
 export async function countPartialEvents(c: Connection, roomId: RoomId): Promise<number> {

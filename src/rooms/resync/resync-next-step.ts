@@ -10,12 +10,14 @@ import {
   lockPartialRoom,
   nextRepairableEvents,
   partialRoom,
+  type RepairableEvent,
 } from "../../storage/partial-state.ts";
 import { deleteResyncControl } from "../../storage/resync-control.ts";
 import { clearResyncStateIds, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { lockRoom } from "../../storage/rooms.ts";
 import { deleteHopelessPdus } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
+import { deviceListsOwedAfterLeave } from "./device-lists-after-resync.ts";
 
 /** Which join a resync works for: a re-join replaces it, and the old one must not touch the room any more. */
 export interface ResyncTarget {
@@ -36,8 +38,8 @@ export type ResyncStep =
 const BATCH = 100;
 
 /**
- * Which events next: those without a partial prev_event, in the order of their arrival. What is missing for their
- * full state is fetched first.
+ * Which events next: in the order of their arrival, each behind its partial prev_events. What is missing for their full
+ * state is fetched when nothing else can be repaired.
  */
 export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncStep> {
   const { pool } = ctx.database;
@@ -46,30 +48,51 @@ export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): P
   if ((await localJoinedUsers(pool, target.roomId, ctx.serverName)).length === 0) {
     return await transaction(ctx.database, (tx) => giveUpRoom(ctx, tx, target));
   }
-  const eventIds = await nextRepairableEvents(pool, target.roomId, BATCH);
-  if (eventIds.length === 0) return { kind: "finish" };
+  const events = await nextRepairableEvents(pool, target.roomId, BATCH);
+  if (events.length === 0) return { kind: "finish" };
   const partialEvents = await countPartialEvents(pool, target.roomId);
-  const missing = await missingStates(pool, target.roomId, eventIds);
-  if (missing.length > 0) return { kind: "fetch", eventIds: missing, partialEvents };
-  return { kind: "repair", eventIds, partialEvents };
+  const lacking = await statesLacking(pool, target.roomId, events);
+  const eventIds = repairableNow(events, lacking);
+  if (eventIds.length > 0) return { kind: "repair", eventIds, partialEvents };
+  return { kind: "fetch", eventIds: [...new Set([...lacking.values()].flat())], partialEvents };
 }
 
-/** The prev_events of these that are in no timeline and whose state is not wholly stored. */
-async function missingStates(
+/** Those that lack nothing, and build on none that does: a state that nobody can give holds up no more than it must. */
+function repairableNow(
+  events: readonly RepairableEvent[],
+  lacking: ReadonlyMap<EventId, readonly EventId[]>,
+): readonly EventId[] {
+  const repairable = new Set<EventId>();
+  for (const { eventId, partialPrevEvents } of events) {
+    if (!lacking.has(eventId) && partialPrevEvents.every((id) => repairable.has(id))) repairable.add(eventId);
+  }
+  return [...repairable];
+}
+
+/** By event, its prev_events that are in no timeline and whose state is not wholly stored; none where all is there. */
+async function statesLacking(
   connection: Connection,
   roomId: RoomId,
-  eventIds: readonly EventId[],
-): Promise<readonly EventId[]> {
-  const events = await loadEvents(connection, eventIds);
+  repairable: readonly RepairableEvent[],
+): Promise<ReadonlyMap<EventId, readonly EventId[]>> {
+  const events = await loadEvents(
+    connection,
+    repairable.map(({ eventId }) => eventId),
+  );
   const wanted = new Set([...events.values()].flatMap((event) => prevEventIds(event.pdu)));
   const prevEvents = await loadEvents(connection, [...wanted]);
-  const missing: EventId[] = [];
+  const missing = new Set<EventId>();
   for (const id of wanted) {
     const prev = prevEvents.get(id);
     if (hasState(prev, roomId)) continue;
-    if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.push(id);
+    if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.add(id);
   }
-  return missing;
+  return new Map(
+    [...events.values()].flatMap((event) => {
+      const lacking = prevEventIds(event.pdu).filter((id) => missing.has(id));
+      return lacking.length === 0 ? [] : [[event.eventId, lacking] as const];
+    }),
+  );
 }
 
 /** An answer to `/state_ids` is there, and every event that it names. */
@@ -86,9 +109,10 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
   const room = await lockPartialRoom(tx, target.roomId);
   if (room === undefined || room.joinEventId !== target.joinEventId) return { kind: "superseded" };
   if ((await localJoinedUsers(tx, target.roomId, ctx.serverName)).length > 0) {
-    const partial = await nextRepairableEvents(tx, target.roomId, BATCH);
-    return { kind: "repair", eventIds: partial, partialEvents: partial.length };
+    // Someone has joined in between: the next step looks again.
+    return { kind: "repair", eventIds: [], partialEvents: await countPartialEvents(tx, target.roomId) };
   }
+  await deviceListsOwedAfterLeave(ctx, tx, room);
   await abandonPartialEvents(tx, target.roomId);
   await deletePartialRoom(tx, target.roomId);
   await clearResyncStateIds(tx, target.roomId);

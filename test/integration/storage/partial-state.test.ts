@@ -142,20 +142,29 @@ describe("deletePartialRoom", () => {
 });
 
 describe("nextRepairableEvents", () => {
-  it("gives the partial events without a partial prev_event, by arrival", async () => {
+  const next = async (roomId: RoomId, limit: number): Promise<readonly EventId[]> =>
+    (await nextRepairableEvents(pool, roomId, limit)).map(({ eventId }) => eventId);
+
+  it("gives the partial events by arrival, each behind its partial prev_events", async () => {
     const roomId = await aPartialRoom();
     await aPartialEvent(roomId, "$z", ["$unknown"]);
     await aPartialEvent(roomId, "$y", ["$z"]);
-    await aPartialEvent(roomId, "$a", ["$elsewhere"]);
-    await aPartialEvent(roomId, "$x", ["$a", "$y"]);
-    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$z", "$a"]);
-    expect(await nextRepairableEvents(pool, roomId, 1)).toEqual(["$z"]);
+    await aPartialEvent(roomId, "$x", ["$y", "$z"]);
+    await aPartialEvent(roomId, "$a");
+    expect(await next(roomId, 10)).toEqual(["$z", "$y", "$x", "$a"]);
+    expect(await next(roomId, 2)).toEqual(["$z", "$y"]);
     await deletePartialEvent(pool, "$z");
-    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$y", "$a"]);
-    await deletePartialEvent(pool, "$a");
-    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$y"]);
-    await deletePartialEvent(pool, "$y");
-    expect(await nextRepairableEvents(pool, roomId, 10)).toEqual(["$x"]);
+    expect(await next(roomId, 1)).toEqual(["$y"]);
+  });
+
+  it("puts an event that has arrived before its prev_events behind them", async () => {
+    const roomId = await aPartialRoom();
+    await aPartialEvent(roomId, "$last", ["$middle"]);
+    await aPartialEvent(roomId, "$middle", ["$first"]);
+    await aPartialEvent(roomId, "$first");
+    expect(await next(roomId, 10)).toEqual(["$first", "$middle", "$last"]);
+    // However late it has arrived, and however many stand before it.
+    expect(await next(roomId, 1)).toEqual(["$first"]);
   });
 });
 
