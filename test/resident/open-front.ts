@@ -16,7 +16,7 @@ import { remoteKeysOf } from "./outbound.ts";
 import { matchRoute } from "./routes/routes.ts";
 import type { Match } from "./routes/routes.ts";
 import { sendAnswer } from "./send-answer.ts";
-import { newSwitches, troublesFor } from "./trouble.ts";
+import { newSwitches, troublesFor, untilLetGo } from "./trouble.ts";
 import type { Trouble } from "./trouble.ts";
 import { keyLookupOf } from "./world.ts";
 import type { World } from "./world.ts";
@@ -96,7 +96,9 @@ async function serve(world: World, front: Front, { request, response }: Exchange
     record.origin = origin;
     if (await refuses(troubles, response)) return;
     const visit = { world, front, endpoint: match.route.endpoint, path: match.path, query, origin, body, troubles };
-    await sendAnswer(response, await match.route.handler(visit), troubles);
+    const answer = await match.route.handler(visit);
+    await untilLetGo(troubles);
+    await sendAnswer(response, answer, troubles);
   } catch (error) {
     const answer = errorAnswer(error);
     if (response.headersSent) response.destroy();

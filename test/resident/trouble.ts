@@ -80,6 +80,8 @@ export type TroubleKind =
   | { readonly kind: "reset" }
   /** No answer, ever. */
   | { readonly kind: "hang" }
+  /** The request is handled as ever, and its answer held until this trouble is ended. */
+  | { readonly kind: "hold" }
   /** The first half of the answer, then the connection closes. */
   | { readonly kind: "half-body" }
   /** send_join gives the whole state although it was asked to omit members. */
@@ -105,6 +107,14 @@ export type Trouble = TroubleKind & {
 interface Switch {
   readonly trouble: Trouble;
   left: number;
+  readonly end: () => void;
+}
+
+const endings = new WeakMap<Trouble, Promise<void>>();
+
+/** Waits for the end of those that hold answers. */
+export async function untilLetGo(troubles: readonly Trouble[]): Promise<void> {
+  await Promise.all(troubles.map((one) => (one.kind === "hold" ? endings.get(one) : undefined)));
 }
 
 /** The switches of one front. */
@@ -118,15 +128,20 @@ export function newSwitches(): Switches {
 
 /** @returns a function that ends this trouble */
 export function makeTrouble(switches: Switches, trouble: Trouble): () => void {
-  const made: Switch = { trouble, left: trouble.times ?? Number.POSITIVE_INFINITY };
+  let end = (): void => {};
+  const own = { ...trouble };
+  endings.set(own, new Promise((resolve) => (end = resolve)));
+  const made: Switch = { trouble: own, left: trouble.times ?? Number.POSITIVE_INFINITY, end };
   switches.on.push(made);
   return () => {
     const index = switches.on.indexOf(made);
     if (index >= 0) switches.on.splice(index, 1);
+    end();
   };
 }
 
 export function clearTrouble(switches: Switches): void {
+  for (const { end } of switches.on) end();
   switches.on.length = 0;
 }
 
