@@ -1,0 +1,118 @@
+import type { EventId } from "../../../src/matrix/identifiers.ts";
+import { stateEntries } from "../../../src/matrix/state.ts";
+import { stateAfter } from "../../resident/hosted-room.ts";
+import { knownRoom, type KnownEvent, type KnownRoom } from "./known-room.ts";
+import { isTurnedOut, type RoomInPlay } from "./room-in-play.ts";
+import { replayArrivals } from "./replay-arrivals.ts";
+import { timelineText } from "./timeline-text.ts";
+
+export interface Compared {
+  readonly differences: readonly string[];
+  /** The events came to both servers in the same order, so that everything was compared. */
+  readonly sameArrivals: boolean;
+  /** Ours or the twin is in the room no more, so that there is nothing to compare. */
+  readonly turnedOut: boolean;
+}
+
+/** What ours makes of the room beside what its twin, which joined in full, makes of it. */
+export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
+  const { stage, room } = play;
+  if (isTurnedOut(play)) return { differences: [], sameArrivals: false, turnedOut: true };
+  const ours = await knownRoom(stage.ours.database, room.roomId);
+  const twin = await knownRoom(stage.twin.database, room.roomId);
+  const since = (known: KnownRoom): readonly KnownEvent[] => {
+    const at = known.timeline.findIndex((event) => event.eventId === play.join);
+    return at < 0 ? [] : known.timeline.slice(at);
+  };
+  const arrivals = (known: KnownRoom): string =>
+    since(known)
+      .map((event) => event.eventId)
+      .join(" ");
+  const sameArrivals = arrivals(ours) === arrivals(twin);
+  const differences = [
+    ...leftoverDifferences(ours, "ours"),
+    ...leftoverDifferences(twin, "twin"),
+    ...eventDifferences(since(ours), twin.timeline, sameArrivals),
+    ...(sameArrivals ? roomDifferences(ours, twin) : []),
+    ...replayDifferences(play, ours, "ours"),
+    ...replayDifferences(play, twin, "twin"),
+    ...(play.story.together ? endDifferences(play, ours) : []),
+  ];
+  if (differences.length > 0) differences.push(timelineText(play, ours, twin));
+  return { differences, sameArrivals, turnedOut: false };
+}
+
+function leftoverDifferences({ leftovers }: KnownRoom, of: string): readonly string[] {
+  return Object.entries(leftovers).map(([table, count]) => `${of}: ${count} rows are left in ${table}`);
+}
+
+function eventDifferences(
+  ours: readonly KnownEvent[],
+  twins: readonly KnownEvent[],
+  sameArrivals: boolean,
+): readonly string[] {
+  const twinOf = new Map(twins.map((event) => [event.eventId, event]));
+  return ours.flatMap((event) => {
+    const twin = twinOf.get(event.eventId);
+    if (twin === undefined) return [`the twin has no ${event.eventId}`];
+    const found: string[] = [];
+    if ((event.rejection === null) !== (twin.rejection === null)) {
+      found.push(`${event.eventId}: ours ${verdict(event)}, twin ${verdict(twin)}`);
+    } else if (sameArrivals && event.softFailed !== twin.softFailed) {
+      found.push(`${event.eventId}: soft-failed: ours ${event.softFailed}, twin ${twin.softFailed}`);
+    }
+    return [...found, ...mapDifferences(event.stateBefore, twin.stateBefore, `state before ${event.eventId}`)];
+  });
+}
+
+function verdict({ rejection }: KnownEvent): string {
+  return rejection === null ? "accepts it" : `rejects it (${rejection})`;
+}
+
+function roomDifferences(ours: KnownRoom, twin: KnownRoom): readonly string[] {
+  return [
+    ...idDifferences(ours.extremities, twin.extremities, "extremities: ours and twin"),
+    ...mapDifferences(ours.currentState, twin.currentState, "current state"),
+    ...mapDifferences(ours.members, twin.members, "members"),
+  ];
+}
+
+/** What the rules make of the events in the order in which they came to a server, whatever came to the other one. */
+function replayDifferences({ room }: RoomInPlay, known: KnownRoom, of: string): readonly string[] {
+  const { softFailed, extremities, currentState } = replayArrivals(
+    room,
+    known.timeline.map((event) => event.eventId),
+  );
+  const wrong = known.timeline.filter((event) => event.softFailed !== softFailed.has(event.eventId));
+  return [
+    ...wrong.map((event) => `${of}: ${event.eventId} is ${event.softFailed ? "" : "not "}soft-failed`),
+    ...idDifferences(known.extremities, extremities, `${of}: extremities and those by the rules`),
+    ...mapDifferences(known.currentState, new Map(stateEntries(currentState)), `${of}: current state, by the rules`),
+  ];
+}
+
+/** After a last event that builds on all that is accepted, every server knows the same room. */
+function endDifferences({ room, end }: RoomInPlay, ours: KnownRoom): readonly string[] {
+  if (end === undefined || ours.extremities.join(" ") !== end) return [];
+  return mapDifferences(
+    ours.currentState,
+    new Map(stateEntries(stateAfter(room, end))),
+    "current state, by the resident",
+  );
+}
+
+function idDifferences(ours: readonly EventId[], other: readonly EventId[], of: string): readonly string[] {
+  return ours.join(" ") === other.join(" ") ? [] : [`${of}: ${ours.join(" ")}; ${other.join(" ")}`];
+}
+
+function mapDifferences(
+  ours: ReadonlyMap<string, EventId | string>,
+  other: ReadonlyMap<string, EventId | string>,
+  of: string,
+): readonly string[] {
+  return [...new Set([...ours.keys(), ...other.keys()])].flatMap((key) =>
+    ours.get(key) === other.get(key)
+      ? []
+      : [`${of}: ${key.replace("\u001f", " ")}: ours ${ours.get(key)}, other ${other.get(key)}`],
+  );
+}

@@ -1,0 +1,130 @@
+import { authEventIds, prevEventIds } from "../../../src/matrix/event.ts";
+import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
+import type { JsonObject } from "../../../src/matrix/json.ts";
+import { virtualServerName } from "../../resident/identities.ts";
+import { templateFor, type Draft } from "../../resident/compose-event.ts";
+import { membershipIn, stateBeforeAll } from "../../resident/hosted-room.ts";
+import { mustKnow, type RoomInPlay } from "./room-in-play.ts";
+import type { Happening, Place } from "./story.ts";
+
+/** What a happening comes to in a room as it is now. */
+export function draftOf(play: RoomInPlay, happening: Happening): Draft {
+  // Beside our join, other join rules would undo it.
+  const prevEvents = placeOf(play, happening.what === "join rules" ? { place: "tips" } : happening.place);
+  const draft = { ...deed(play, happening, prevEvents), prevEvents };
+  return happening.staleBy === 0 ? draft : { ...draft, authEvents: staleAuthEvents(play, draft, happening.staleBy) };
+}
+
+/** The events on which a new one is built; never one of a server that is not let in, such as a create event's rival. */
+function placeOf(play: RoomInPlay, place: Place): readonly EventId[] {
+  const { room, join } = play;
+  const tips = [...room.extremities].toSorted().slice(0, 10);
+  switch (place.place) {
+    case "tips":
+      return tips;
+    case "back":
+      return [recent(play, place.by)];
+    case "beside our join":
+      return join === undefined ? tips : prevEventIds(mustKnow(play, join).pdu);
+    case "merge":
+      return [...new Set([recent(play, place.one), recent(play, place.other)])];
+  }
+}
+
+/** An event of the room so many before the newest, refused ones included; never one of its first, which make it a room. */
+function recent({ room }: RoomInPlay, by: number): EventId {
+  const ids = [...room.events.keys()];
+  const id = ids[Math.max(ids.length - 1 - by, Math.min(8, ids.length - 1))];
+  if (id === undefined) throw new Error("a room without events");
+  return id;
+}
+
+function staleAuthEvents(play: RoomInPlay, draft: Draft, by: number): readonly EventId[] {
+  const { pdu } = templateFor(play.room, { ...draft, prevEvents: [recent(play, by)] });
+  return authEventIds(pdu);
+}
+
+interface People {
+  /** In the room, as the event's place has it, and of a server that the resident speaks for. */
+  readonly actor: UserId;
+  readonly target: UserId;
+  /** Who has the power to do most things, or anyone where the happening is bold. */
+  readonly moderator: UserId;
+}
+
+function peopleOf(play: RoomInPlay, { who, whom, bold }: Happening, prevEvents: readonly EventId[]): People {
+  const { founder } = play.stage.resident;
+  const state = stateBeforeAll(play.room, prevEvents);
+  const joined = play.users.filter((user) => membershipIn(play.room, state, user) === "join");
+  const actors = bold ? play.users : joined;
+  const actor = actors[who % Math.max(1, actors.length)] ?? founder;
+  const targets = [...play.users, play.secondUser];
+  const target = targets[whom % targets.length] ?? founder;
+  return { actor, target, moderator: bold ? actor : founder };
+}
+
+type Deed = Pick<Draft, "sender" | "type" | "stateKey" | "content" | "redacts">;
+
+function deed(play: RoomInPlay, happening: Happening, prevEvents: readonly EventId[]): Deed {
+  const { what, who, whom } = happening;
+  const { actor, target, moderator } = peopleOf(play, happening, prevEvents);
+  switch (what) {
+    case "message":
+      return { sender: actor, type: "m.room.message", content: { msgtype: "m.text", body: `${who}` } };
+    case "topic":
+      return { sender: moderator, type: "m.room.topic", stateKey: "", content: { topic: `${who} ${whom}` } };
+    case "join":
+      return member(...joinerOf(play, happening), "join");
+    case "rename":
+      return member(actor, actor, "join", { displayname: `${whom}` });
+    case "leave":
+      return member(actor, actor, "leave");
+    case "kick":
+    case "unban":
+      return member(moderator, target, "leave");
+    case "ban":
+      return member(moderator, target, "ban");
+    case "invite":
+      return member(actor, play.users[whom % play.users.length] ?? actor, "invite");
+    case "knock":
+      return member(...joinerOf(play, happening), "knock");
+    case "levels":
+      return {
+        sender: moderator,
+        type: "m.room.power_levels",
+        stateKey: "",
+        content: levels(play, whom % 3 === 0 ? play.stage.ours.sidecar.userId : actor, whom),
+      };
+    case "join rules":
+      return { sender: moderator, type: "m.room.join_rules", stateKey: "", content: joinRules(play, whom) };
+    case "redaction":
+      return { sender: actor, type: "m.room.redaction", content: {}, redacts: recent(play, whom % 12) };
+  }
+}
+
+function member(sender: UserId, userId: UserId, membership: string, more: JsonObject = {}): Deed {
+  return { sender, type: "m.room.member", stateKey: userId, content: { membership, ...more } };
+}
+
+/** Someone new, or someone who has been in the room before. */
+function joinerOf(play: RoomInPlay, { who, whom }: Happening): [UserId, UserId] {
+  const known = play.users[who % play.users.length];
+  if (whom % 2 === 0 && known !== undefined) return [known, known];
+  play.newcomers += 1;
+  const user: UserId = `@new-${play.newcomers}:${virtualServerName(who % 4)}`;
+  play.users.push(user);
+  return [user, user];
+}
+
+function levels(play: RoomInPlay, moderator: UserId, whom: number): JsonObject {
+  const founder = play.room.rules.privilegedCreators ? {} : { [play.stage.resident.founder]: 100 };
+  return { users: { ...founder, [moderator]: 50 }, ban: 50, kick: 50, invite: 0, redact: 50, state_default: whom % 51 };
+}
+
+function joinRules({ room }: RoomInPlay, whom: number): JsonObject {
+  const rules = ["public", "public", "invite", "knock", "restricted"];
+  const rule = rules[whom % rules.length] ?? "public";
+  return rule === "restricted"
+    ? { join_rule: rule, allow: [{ type: "m.room_membership", room_id: room.roomId }] }
+    : { join_rule: rule };
+}

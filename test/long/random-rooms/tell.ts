@@ -1,0 +1,107 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { EventId, ServerName } from "../../../src/matrix/identifiers.ts";
+import { parseJson, type JsonValue } from "../../../src/matrix/json.ts";
+import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
+import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { queryRows } from "../../../src/storage/query.ts";
+import { admitEvent } from "../../resident/admit-event.ts";
+import { mustKnow, type RoomInPlay } from "./room-in-play.ts";
+import type { Server } from "./stage.ts";
+import type { Crash, Manner } from "./story.ts";
+
+/** Events of the room that one server sends to ours and to the twin. */
+export interface Telling {
+  readonly eventIds: readonly EventId[];
+  readonly origin: ServerName;
+  readonly manner: Manner;
+  readonly mix: number;
+  readonly crash: Crash | null;
+}
+
+interface Transaction {
+  readonly txnId: string;
+  readonly eventIds: readonly EventId[];
+}
+
+let transactions = 0;
+
+/** In the same transactions; the process of ours may end on the way, and is then sent all of them again. */
+export async function tell(play: RoomInPlay, telling: Telling): Promise<void> {
+  const { ours, twin } = play.stage;
+  const planned = transactionsOf(telling);
+  await ours.survive(telling.crash, async () => {
+    const sending = (one: Transaction): Promise<void> => send(play, ours, telling.origin, one);
+    if (telling.manner === "at once") await Promise.all(planned.map(sending));
+    else for (const one of planned) await sending(one);
+  });
+  for (const one of planned) await send(play, twin, telling.origin, one);
+  for (const id of telling.eventIds) play.toldTwin.add(id);
+}
+
+function transactionsOf({ eventIds, manner, mix }: Telling): readonly Transaction[] {
+  const lists = manner === "together" ? [eventIds] : orderOf(eventIds, manner, mix).map((id) => [id]);
+  return lists.map((list) => {
+    transactions += 1;
+    return { txnId: `random-${transactions}`, eventIds: list };
+  });
+}
+
+function orderOf(eventIds: readonly EventId[], manner: Manner, mix: number): readonly EventId[] {
+  if (manner === "repeated") return eventIds.flatMap((id) => [id, id]);
+  if (manner !== "shuffled") return eventIds;
+  const rest = [...eventIds];
+  const order: EventId[] = [];
+  for (let left = mix; rest.length > 0; left = Math.floor(left / 2) + 1)
+    order.push(...rest.splice(left % rest.length, 1));
+  return order;
+}
+
+async function send(
+  play: RoomInPlay,
+  server: Server,
+  origin: ServerName,
+  { txnId, eventIds }: Transaction,
+): Promise<void> {
+  const pdus = eventIds.map((id): JsonValue => mustKnow(play, id).pdu);
+  await receiveTransaction(server.sidecar.ctx, { origin, txnId, pdus, edus: [] });
+}
+
+/** What we made, as our outbox has it, goes to the resident and to the twin. */
+export async function tellOfOurs(play: RoomInPlay): Promise<void> {
+  const { resident, ours, twin } = play.stage;
+  const origin = ours.sidecar.serverName;
+  const rows = await queryRows<{ id: EventId; pdu: string }>(
+    ours.database.pool,
+    `SELECT DISTINCT outbox.stream_id, events.event_id AS id, pdu FROM outbox JOIN events USING (event_id)
+     WHERE room_id = $1 ORDER BY outbox.stream_id`,
+    [play.room.roomId],
+  );
+  for (const { id, pdu } of rows) {
+    if (play.toldTwin.has(id)) continue;
+    await admitEvent({ world: resident.world, room: play.room, origin }, parseJson(pdu));
+    play.toldTwin.add(id);
+    await send(play, twin, origin, { txnId: `ours-${id}`, eventIds: [id] });
+  }
+}
+
+/** Joins of ours that the resident has let in: it tells the twin. */
+export async function tellOfJoins(play: RoomInPlay): Promise<void> {
+  const { resident, ours, twin } = play.stage;
+  const suffix = `:${ours.sidecar.serverName}`;
+  for (const { event } of play.room.events.values()) {
+    if (!event.pdu.sender.endsWith(suffix) || play.toldTwin.has(event.eventId)) continue;
+    play.toldTwin.add(event.eventId);
+    await send(play, twin, resident.serverName, { txnId: `join-${event.eventId}`, eventIds: [event.eventId] });
+  }
+}
+
+/** Has a server look again at what waits for its past, so long after. */
+export async function letTimePass({ sidecar }: Server, milliseconds: number): Promise<void> {
+  const now = (): number => Date.now() + milliseconds;
+  await receiveWaitingPdus({ ...sidecar.ctx, now });
+}
+
+/** What was begun and not waited for. */
+export async function settle(): Promise<void> {
+  await sleep(0);
+}
