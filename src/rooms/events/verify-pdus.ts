@@ -1,5 +1,5 @@
 import { setImmediate as nextTick } from "node:timers/promises";
-import { originServerTsOf, type Event } from "../../matrix/event.ts";
+import { authEventIds, originServerTsOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { contentHashMatches } from "../../matrix/hashes.ts";
 import type { EventId, KeyId, RoomId, ServerName } from "../../matrix/identifiers.ts";
@@ -55,15 +55,9 @@ export async function verifyPdus(
   const dropped: DroppedPdu[] = [];
   const parsed: Event[] = [];
   for (const pdu of input.pdus) {
-    const verdict = parsePdu(pdu, rules);
-    if (!verdict.ok) {
-      dropped.push({ kind: "malformed", reason: verdict.reason });
-    } else if (verdict.event.roomId !== roomId) {
-      const { eventId } = verdict.event;
-      dropped.push({ kind: "other-room", eventId, reason: `it belongs to room ${verdict.event.roomId}` });
-    } else {
-      if (wanted?.has(verdict.event.eventId) !== false) parsed.push(verdict.event);
-    }
+    const read = readPdu(pdu, rules, roomId);
+    if ("dropped" in read) dropped.push(read.dropped);
+    else if (wanted?.has(read.event.eventId) !== false) parsed.push(read.event);
   }
   const keys = await keysOfSigners(ctx, rules, parsed);
   const events: Event[] = [];
@@ -81,6 +75,26 @@ export async function verifyPdus(
     }
   }
   return { events, dropped };
+}
+
+/** Check 1, and that the event can have a place in the room. */
+function readPdu(
+  pdu: JsonValue,
+  rules: RoomVersionRules,
+  roomId: RoomId,
+): { readonly event: Event } | { readonly dropped: DroppedPdu } {
+  const verdict = parsePdu(pdu, rules);
+  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason } };
+  const { event } = verdict;
+  const { eventId } = event;
+  if (event.roomId !== roomId) {
+    return { dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };
+  }
+  // Possible only where the sender chooses the id; it would wait for itself.
+  if (prevEventIds(event.pdu).includes(eventId) || authEventIds(event.pdu).includes(eventId)) {
+    return { dropped: { kind: "malformed", eventId, reason: "it names itself as what it builds on" } };
+  }
+  return { event };
 }
 
 async function keysOfSigners(ctx: RoomsContext, rules: RoomVersionRules, events: readonly Event[]): Promise<KeyLookup> {
