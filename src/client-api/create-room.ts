@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { ROOM_VERSIONS } from "../matrix/room-versions.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
+import { requireAliasAllowed } from "../rooms/appservices/namespaces.ts";
 import { createRoom } from "../rooms/send/create-room.ts";
 import { jsonObject, parseBody, userId } from "./request-body.ts";
 import { userRoute } from "./route.ts";
@@ -29,6 +30,9 @@ export const createRoomRoutes = [
     const version = ROOM_VERSIONS.find((known) => known === (body.room_version ?? ctx.defaultRoomVersion));
     if (version === undefined) {
       throw new MatrixError(400, "M_UNSUPPORTED_ROOM_VERSION", `body.room_version: ${body.room_version} is not known`);
+    }
+    if (body.room_alias_name !== undefined) {
+      requireAliasAllowed(ctx, `#${body.room_alias_name}:${ctx.serverName}`, request.requester.service);
     }
     const roomId = await createRoom(ctx, request.requester.userId, {
       version,

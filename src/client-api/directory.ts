@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { removeAlias } from "../rooms/accounts/remove-alias.ts";
 import { createAlias, resolveAlias } from "../rooms/accounts/room-directory.ts";
+import { requireAliasAllowed } from "../rooms/appservices/namespaces.ts";
 import { readAliases } from "../rooms/read/read-aliases.ts";
 import { parseBody, parseParam, roomAlias, roomId, roomIdParam } from "./request-body.ts";
 import { openRoute, userRoute } from "./route.ts";
@@ -20,11 +21,17 @@ export const directoryRoutes = [
   }),
   userRoute("PUT /_matrix/client/v3/directory/room/:roomAlias", async (ctx, request) => {
     const { room_id } = parseBody(request, aliasBody);
-    await createAlias(ctx, { alias: aliasParam(request), roomId: room_id, creator: request.requester.userId });
+    const { userId, service } = request.requester;
+    const alias = aliasParam(request);
+    requireAliasAllowed(ctx, alias, service);
+    await createAlias(ctx, { alias, roomId: room_id, creator: userId });
     return {};
   }),
   userRoute("DELETE /_matrix/client/v3/directory/room/:roomAlias", async (ctx, request) => {
-    await removeAlias(ctx, { alias: aliasParam(request), userId: request.requester.userId });
+    const { userId, service } = request.requester;
+    const alias = aliasParam(request);
+    requireAliasAllowed(ctx, alias, service);
+    await removeAlias(ctx, { alias, userId });
     return {};
   }),
   userRoute("GET /_matrix/client/v3/rooms/:roomId/aliases", async (ctx, request) => ({

@@ -5,6 +5,7 @@ import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { loadProfile, setProfile } from "../../storage/accounts.ts";
 import { joinedRooms } from "../../storage/memberships.ts";
+import { askForUser } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 
@@ -21,11 +22,17 @@ export async function profileOf(ctx: RoomsContext, userId: UserId): Promise<Prof
   if (server !== undefined && server !== ctx.serverName) {
     return remoteProfile(ctx, userId, server);
   }
-  const profile = await loadProfile(ctx.database, userId);
+  const profile = await ourProfile(ctx, userId);
   if (profile === undefined) {
     throw unknownUser(userId);
   }
   return profileFrom({ displayname: profile.displayname, avatar_url: profile.avatarUrl });
+}
+
+/** Of a user of ours; an application service may make the account just now. */
+export async function ourProfile(ctx: RoomsContext, userId: UserId): ReturnType<typeof loadProfile> {
+  const profile = await loadProfile(ctx.database, userId);
+  return profile === undefined && (await askForUser(ctx, userId)) ? loadProfile(ctx.database, userId) : profile;
 }
 
 async function remoteProfile(ctx: RoomsContext, userId: UserId, server: string): Promise<Profile> {

@@ -5,6 +5,7 @@ import type { RoomAlias, RoomId, ServerName, UserId } from "../../matrix/identif
 import { joinedServers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoomServers } from "../../storage/partial-state.ts";
 import { insertAlias, resolveRoomAlias } from "../../storage/room-aliases.ts";
+import { askForAlias } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 
 /** The room behind an alias, with servers that can help to join it. */
@@ -23,12 +24,18 @@ export async function resolveAlias(ctx: RoomsContext, alias: RoomAlias): Promise
   if (server !== undefined && server !== ctx.serverName) {
     return resolveRemoteAlias(ctx, alias, server);
   }
-  const row = await resolveRoomAlias(ctx.database, alias);
+  const row = await ourAlias(ctx, alias);
   if (row === undefined) {
     throw unknownAlias(alias);
   }
   const servers = await serversOf(ctx, row.roomId);
   return { roomId: row.roomId, servers: [...new Set([ctx.serverName, ...servers])] };
+}
+
+/** An alias of this server; an application service may make its room just now. */
+export async function ourAlias(ctx: RoomsContext, alias: RoomAlias): ReturnType<typeof resolveRoomAlias> {
+  const row = await resolveRoomAlias(ctx.database, alias);
+  return row === undefined && (await askForAlias(ctx, alias)) ? resolveRoomAlias(ctx.database, alias) : row;
 }
 
 /** Those of a partial room's first join are in it as far as we know. */

@@ -21,6 +21,11 @@ export async function askForUser(ctx: AskContext, userId: UserId): Promise<boole
   return said && (await userExists(ctx.database, userId));
 }
 
+/** The same for one whom somebody may have registered. */
+export async function askIfUnknown(ctx: AskContext, userId: UserId): Promise<void> {
+  if (ctx.appservices !== undefined && !(await userExists(ctx.database, userId))) await askForUser(ctx, userId);
+}
+
 /** Has the services make the room of an alias of ours that nobody has made. @returns whether one says that it has */
 export async function askForAlias(ctx: AskContext, alias: RoomAlias): Promise<boolean> {
   const { appservices } = ctx;

@@ -1,6 +1,7 @@
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
+import { askIfUnknown } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import { createEvent } from "../events/create-event.ts";
@@ -26,6 +27,7 @@ interface Invitation {
 export async function inviteUser(ctx: RoomsContext, invitation: Invitation): Promise<void> {
   const { roomId, sender, target, reason, isDirect } = invitation;
   const isOurs = serverNameOf(target) === ctx.serverName;
+  if (isOurs) await askIfUnknown(ctx, target);
   const draft: EventDraft = {
     roomId,
     sender,

@@ -13,6 +13,7 @@ import { storeInviteRoomState } from "../../storage/invites.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import { insertOrCorrectRoom, loadRoom, type RoomRow } from "../../storage/rooms.ts";
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
+import { askIfUnknown } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 import { isServerAllowedInState } from "../receive/server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
@@ -49,6 +50,7 @@ export async function serveInvite(ctx: RoomsContext, invitation: Invitation): Pr
   }
   const { event, invited } = await readInvite(ctx, invitation, rules);
   requireRoomState(invitation, rules);
+  await askIfUnknown(ctx, invited);
   const signed: Event = { ...event, pdu: signEvent(event.pdu, ctx.serverName, ctx.signingKey, rules) };
   if (await weAreInRoom(ctx, event.roomId)) {
     const member = await membershipOf(ctx.database.pool, event.roomId, invited);

@@ -2,10 +2,10 @@ import { MatrixError } from "../../federation-api/matrix-error.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { RoomAlias, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { loadProfile, userExists } from "../../storage/accounts.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { partialRoomServers } from "../../storage/partial-state.ts";
-import { resolveRoomAlias } from "../../storage/room-aliases.ts";
+import { ourAlias } from "../accounts/room-directory.ts";
+import { ourProfile } from "../accounts/profiles.ts";
 import type { RoomsContext } from "../context.ts";
 
 /**
@@ -15,7 +15,7 @@ import type { RoomsContext } from "../context.ts";
  * @see https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1queryprofile
  */
 export async function serveProfile(ctx: RoomsContext, userId: UserId, field?: string): Promise<JsonObject> {
-  const profile = isOurUser(ctx, userId) ? await loadProfile(ctx.database, userId) : undefined;
+  const profile = isOurUser(ctx, userId) ? await ourProfile(ctx, userId) : undefined;
   if (profile === undefined) throw notFound(`${userId} is not a user of this server`);
   const fields: Readonly<Record<string, string | null>> = {
     displayname: profile.displayname,
@@ -32,7 +32,7 @@ export async function serveProfile(ctx: RoomsContext, userId: UserId, field?: st
  * @see https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1querydirectory
  */
 export async function serveDirectory(ctx: RoomsContext, alias: RoomAlias): Promise<JsonObject> {
-  const row = serverNameOf(alias) === ctx.serverName ? await resolveRoomAlias(ctx.database, alias) : undefined;
+  const row = serverNameOf(alias) === ctx.serverName ? await ourAlias(ctx, alias) : undefined;
   if (row === undefined) throw notFound(`${alias} is not known here`);
   const { pool } = ctx.database;
   const servers = new Set([
@@ -41,20 +41,6 @@ export async function serveDirectory(ctx: RoomsContext, alias: RoomAlias): Promi
     ...(await partialRoomServers(pool, row.roomId)),
   ]);
   return { room_id: row.roomId, servers: [...servers] };
-}
-
-/**
- * The devices of one of our users that others can encrypt to. None has uploaded identity keys, since our client-server
- * API does not take any, so the list is empty, in its first and only version.
- *
- * @throws MatrixError 404 M_NOT_FOUND
- * @see https://spec.matrix.org/v1.19/server-server-api/#get_matrixfederationv1userdevicesuserid
- */
-export async function serveUserDevices(ctx: RoomsContext, userId: UserId): Promise<JsonObject> {
-  if (!isOurUser(ctx, userId) || !(await userExists(ctx.database, userId))) {
-    throw notFound(`${userId} is not a user of this server`);
-  }
-  return { user_id: userId, stream_id: 0, devices: [] };
 }
 
 function isOurUser(ctx: RoomsContext, userId: UserId): boolean {
