@@ -9,11 +9,13 @@ import { accessTokenOf, authenticate } from "./authenticate.ts";
 import { capabilitiesRoutes } from "./capabilities.ts";
 import type { ClientApiContext } from "./context.ts";
 import { createRoomRoutes } from "./create-room.ts";
+import { devicesRoutes } from "./devices.ts";
 import { directoryRoutes } from "./directory.ts";
 import { eventRoutes } from "./event.ts";
 import { filterRoutes } from "./filter.ts";
 import { joinRoutes } from "./join.ts";
 import { knockRoutes } from "./knock.ts";
+import { keysRoutes } from "./keys.ts";
 import { loginRoutes } from "./login.ts";
 import { memberRoutes } from "./members.ts";
 import { membershipRoutes } from "./membership.ts";
@@ -28,6 +30,7 @@ import type { ClientRequest, Route } from "./route.ts";
 import { sendJson } from "./send-json.ts";
 import { sendEventRoutes } from "./send-event.ts";
 import { syncRoutes } from "./sync.ts";
+import { toDeviceRoutes } from "./to-device.ts";
 import { upgradeRoomRoutes } from "./upgrade-room.ts";
 import { typingRoutes } from "./typing.ts";
 import { versionsRoutes } from "./versions.ts";
@@ -56,6 +59,9 @@ const ROUTES: readonly Route[] = [
   ...presenceRoutes,
   ...accountDataRoutes,
   ...upgradeRoomRoutes,
+  ...devicesRoutes,
+  ...keysRoutes,
+  ...toDeviceRoutes,
   ...syncRoutes,
 ];
 

@@ -6,6 +6,12 @@ import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject } from "../matrix/json.ts";
 import type { ClientRequest } from "./route.ts";
 
+/** PostgreSQL holds no NUL, so nothing that has one names anything here. */
+export const storableText = z
+  .string()
+  .min(1)
+  .max(255)
+  .refine((text) => !text.includes("\0"), "holds a NUL");
 export const jsonObject = z.custom<JsonObject>(isJsonObject, "expected a JSON object");
 export const userId = z.custom<UserId>(isUserId, "expected a user id (@name:server)");
 export const roomId = z.custom<RoomId>(isRoomId, "expected a room id (!opaque)");

@@ -51,6 +51,8 @@ export const paths = {
     federation("v1", ["query", "profile"], { user_id: userId, field }),
   queryDirectory: (alias: RoomAlias): string => federation("v1", ["query", "directory"], { room_alias: alias }),
   userDevices: (userId: UserId): string => federation("v1", ["user", "devices", userId]),
+  queryUserKeys: (): string => federation("v1", ["user", "keys", "query"]),
+  claimUserKeys: (): string => federation("v1", ["user", "keys", "claim"]),
 } as const;
 
 /** Of make_join, make_knock and make_leave: an event to complete, sign and send back. */

@@ -125,6 +125,18 @@ export interface FederationClient {
   ): Promise<JsonObject>;
   queryDirectory(server: ServerName, alias: RoomAlias, options?: CallOptions): Promise<DirectoryResponse>;
   userDevices(server: ServerName, userId: UserId, options?: CallOptions): Promise<JsonObject>;
+  /** The keys of users of the server: by user, the devices that are wanted, or none for all. */
+  queryUserKeys(
+    server: ServerName,
+    deviceKeys: Readonly<Record<UserId, readonly string[]>>,
+    options?: CallOptions,
+  ): Promise<JsonObject>;
+  /** One-time keys: by user and then by device, of which algorithm. */
+  claimUserKeys(
+    server: ServerName,
+    oneTimeKeys: Readonly<Record<UserId, Readonly<Record<string, string>>>>,
+    options?: CallOptions,
+  ): Promise<JsonObject>;
   /** A server's own keys, its self-signature unchecked. */
   serverKeys(server: ServerName, options?: CallOptions): Promise<ServerKeysResponse>;
   /** Many servers' keys as a notary knows them, no signature checked. */

@@ -19,7 +19,7 @@ function keyCriteria(wanted: Parameters<FederationClient["queryKeys"]>[1]): Json
 
 type QueryCalls = Pick<
   FederationClient,
-  "queryProfile" | "queryDirectory" | "userDevices" | "serverKeys" | "queryKeys"
+  "queryProfile" | "queryDirectory" | "userDevices" | "queryUserKeys" | "claimUserKeys" | "serverKeys" | "queryKeys"
 >;
 
 /** Profiles, aliases, devices, keys. */
@@ -39,6 +39,20 @@ export function queryCalls(context: CallContext): QueryCalls {
         context,
         server,
         jsonCall(get(paths.userDevices(userId)), QUICK, (answer) => objectOf(answer)),
+        options,
+      ),
+    queryUserKeys: (server, deviceKeys, options) =>
+      callServer(
+        context,
+        server,
+        jsonCall(post(paths.queryUserKeys(), { device_keys: deviceKeys }), QUICK, (answer) => objectOf(answer)),
+        options,
+      ),
+    claimUserKeys: (server, oneTimeKeys, options) =>
+      callServer(
+        context,
+        server,
+        jsonCall(post(paths.claimUserKeys(), { one_time_keys: oneTimeKeys }), QUICK, (answer) => objectOf(answer)),
         options,
       ),
     serverKeys: (server, options) => {

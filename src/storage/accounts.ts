@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { Database } from "./database.ts";
 import { hashPassword, passwordMatches } from "./password-hash.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 interface Profile {
   readonly displayname: string | null;
@@ -33,6 +34,10 @@ export async function createUser(database: Database, userId: UserId, password?: 
 
 export async function userExists(database: Database, userId: UserId): Promise<boolean> {
   return (await database.prisma.user.count({ where: { userId } })) === 1;
+}
+
+export async function passwordIsSet(database: Database, userId: UserId): Promise<boolean> {
+  return (await database.prisma.user.count({ where: { userId, passwordHash: { not: null } } })) === 1;
 }
 
 /** False for a wrong password, an unknown user, and a user without a password. */
@@ -94,7 +99,29 @@ export async function devicesOf(database: Database, userId: UserId): Promise<rea
   });
 }
 
-/** Logs a device out: it and its tokens are gone. */
-export async function deleteDevice(database: Database, session: Session): Promise<void> {
-  await database.prisma.device.deleteMany({ where: { userId: session.userId, deviceId: session.deviceId } });
+/** False for a device that is not there. */
+export async function setDeviceName(tx: Connection, device: Session, displayName: string): Promise<boolean> {
+  const { userId, deviceId } = device;
+  const text = `UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2`;
+  return (await execute(tx, text, [userId, deviceId, displayName])) === 1;
+}
+
+/** Keeps a device from being logged out until the transaction ends, and from other uploads. False if it is not there. */
+export async function lockDevice(tx: Connection, { userId, deviceId }: Session): Promise<boolean> {
+  const text = `SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2 FOR NO KEY UPDATE`;
+  return (await queryRow(tx, text, [userId, deviceId])) !== undefined;
+}
+
+/** Logs devices out: they and their tokens, keys and messages are gone. @returns the ids of those that were there */
+export async function deleteDevices(
+  tx: Connection,
+  userId: UserId,
+  deviceIds: readonly string[],
+): Promise<readonly string[]> {
+  const rows = await queryRows<{ id: string }>(
+    tx,
+    `DELETE FROM devices WHERE user_id = $1 AND device_id = ANY ($2::text[]) RETURNING device_id AS id`,
+    [userId, deviceIds],
+  );
+  return rows.map((row) => row.id).toSorted();
 }

@@ -5,14 +5,15 @@ import type { UserId } from "../../matrix/identifiers.ts";
 import {
   createSession,
   createUser,
-  deleteDevice,
   devicesOf,
+  passwordIsSet,
   sessionOf,
   userExists,
   verifyPassword,
 } from "../../storage/accounts.ts";
 import type { Session } from "../../storage/accounts.ts";
 import type { RoomsContext } from "../context.ts";
+import { removeDevices } from "../devices/manage-devices.ts";
 
 /** What accounts need of the context. */
 type AccountsContext = Pick<RoomsContext, "serverName" | "database">;
@@ -76,6 +77,11 @@ export async function checkPassword(
   }
 }
 
+/** Whether a user could prove who they are by a password. */
+export async function hasPassword(ctx: AccountsContext, userId: UserId): Promise<boolean> {
+  return passwordIsSet(ctx.database, userId);
+}
+
 /** Logs a device in; without an id of its own it is given one. */
 export async function openSession(
   ctx: AccountsContext,
@@ -95,12 +101,15 @@ export async function requesterOfToken(ctx: AccountsContext, accessToken: string
   return sessionOf(ctx.database, accessToken);
 }
 
-export async function closeSession(ctx: AccountsContext, session: Session): Promise<void> {
-  await deleteDevice(ctx.database, session);
+export async function closeSession(ctx: AccountsContext, { userId, deviceId }: Session): Promise<void> {
+  await removeDevices(ctx, userId, [deviceId]);
 }
 
 export async function closeAllSessions(ctx: AccountsContext, userId: UserId): Promise<void> {
-  for (const { deviceId } of await devicesOf(ctx.database, userId)) {
-    await deleteDevice(ctx.database, { userId, deviceId });
-  }
+  const devices = await devicesOf(ctx.database, userId);
+  await removeDevices(
+    ctx,
+    userId,
+    devices.map(({ deviceId }) => deviceId),
+  );
 }

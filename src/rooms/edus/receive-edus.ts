@@ -1,6 +1,8 @@
 import type { ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomsContext } from "../context.ts";
+import { receiveDeviceListUpdate, receiveSigningKeyUpdate } from "../devices/receive-device-updates.ts";
+import { receiveDirectToDevice } from "../devices/to-device.ts";
 import { EduUnusable } from "./edu-unusable.ts";
 import { receivePresence } from "./receive-presence.ts";
 import { receiveReceipts } from "./receipts.ts";
@@ -16,6 +18,9 @@ const HANDLERS: Readonly<Record<string, EduHandler>> = {
   "m.typing": receiveTyping,
   "m.receipt": receiveReceipts,
   "m.presence": receivePresence,
+  "m.device_list_update": receiveDeviceListUpdate,
+  "m.signing_key_update": receiveSigningKeyUpdate,
+  "m.direct_to_device": receiveDirectToDevice,
 };
 
 /**

@@ -11,6 +11,7 @@ import {
 } from "../../matrix/state.ts";
 import { applyMembershipChanges, type MembershipChange } from "../../storage/memberships.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
+import { forgetUnsharedDeviceLists } from "../../storage/remote-device-lists.ts";
 import { setCurrentSnapshot } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { appendCurrentStateDeltas, appendLocalMembership } from "../../storage/streams.ts";
@@ -71,6 +72,7 @@ export async function applyCurrentState(
   await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
   const memberships = await membershipChanges(source, memberChanges(change.changes));
   await applyMembershipChanges(source.tx, source.roomId, memberships);
+  await forgetDeviceListsOf(ctx, source, memberships);
   const { roomId } = source;
   await appendCurrentStateDeltas(
     source.tx,
@@ -83,6 +85,16 @@ export async function applyCurrentState(
     if (standing === undefined) continue;
     await appendLocalMembership(source.tx, { streamId, userId, roomId, ...standing });
   }
+}
+
+/** Of whoever is in no room with one of ours any more. */
+async function forgetDeviceListsOf(
+  { serverName: ourServer }: RoomsContext,
+  { tx, roomId }: StateSource,
+  changes: readonly MembershipChange[],
+): Promise<void> {
+  const departed = changes.filter(({ member }) => member?.membership !== "join").map(({ userId }) => userId);
+  if (departed.length > 0) await forgetUnsharedDeviceLists(tx, roomId, { departed, ourServer });
 }
 
 /** A user whose join is gone from the state without another event in its place is in the room no more. */

@@ -2,8 +2,9 @@ import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { transaction } from "../../storage/database.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
-import { partialRoom } from "../../storage/partial-state.ts";
+import { lockPartialRoom, partialRoom } from "../../storage/partial-state.ts";
 import { purgeRoom, purgeRoomDetails } from "../../storage/purge-room.ts";
+import { forgetAllUnsharedDeviceLists } from "../../storage/remote-device-lists.ts";
 import {
   countOwedOfRoom,
   deleteRoomPurge,
@@ -16,6 +17,7 @@ import {
 } from "../../storage/room-purges.ts";
 import { lockRoom } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
+import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { leaveRoom } from "./leave-room.ts";
 
 export interface RoomToPurge {
@@ -97,7 +99,10 @@ async function deleteDetails(
     await lockRoom(tx, roomId);
     const joined = await localJoinedUsers(tx, roomId, ctx.serverName);
     if (joined.some((userId) => !notLeft.has(userId))) return undefined;
+    const partial = await lockPartialRoom(tx, roomId);
+    if (partial !== undefined) await deviceListsOwedAfterLeave(ctx, tx, partial);
     await purgeRoomDetails(tx, roomId);
+    await forgetAllUnsharedDeviceLists(tx, ctx.serverName);
     await markRoomPurged(tx, roomId, ctx.now());
     return await countOwedOfRoom(tx, roomId);
   });

@@ -9,6 +9,7 @@ import {
   abandonPartialEvents,
   deletePartialRoom,
   insertPartialRoom,
+  lockPartialRoom,
   markPartial,
   partialRoom,
 } from "../../storage/partial-state.ts";
@@ -22,6 +23,7 @@ import { currentStreamPosition, takeStreamPositions } from "../../storage/stream
 import { acceptEventWithin } from "../events/accept-event.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
+import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { AuthEventsMissing, judgeByAuthEvents, judgeByPartialState, judgeByState } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
@@ -121,7 +123,7 @@ async function enter(
 ): Promise<JoinStored> {
   const { tx, roomId } = source;
   const { join } = answer;
-  await forgetOlderJoin(tx, roomId);
+  await forgetOlderJoin(ctx, tx, roomId);
   const before = await storeState(source, state, []);
   const after = await storeState(source, withJoin(state, join), [before]);
   const room = await lockRoom(tx, roomId);
@@ -149,7 +151,9 @@ async function enter(
 }
 
 /** What an earlier, abandoned join left partial stays so in the past; the new join begins afresh. */
-async function forgetOlderJoin(tx: Connection, roomId: StateSource["roomId"]): Promise<void> {
+async function forgetOlderJoin(ctx: RoomsContext, tx: Connection, roomId: StateSource["roomId"]): Promise<void> {
+  const older = await lockPartialRoom(tx, roomId);
+  if (older !== undefined) await deviceListsOwedAfterLeave(ctx, tx, older);
   await abandonPartialEvents(tx, roomId);
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);

@@ -12,6 +12,7 @@ import type { RoomsContext } from "../context.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
+import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, type CurrentStateChange } from "../events/update-current-state.ts";
@@ -84,6 +85,7 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   const changes = replay.softFailures.map((failure) => ({ ...failure, change: "soft-failed" as const }));
   await tellOfChanges(ctx, source, { streamId, changes });
   await reachMissedServers(ctx, source, target);
+  await deviceListsAfterResync(ctx, tx, { partial, streamId });
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);

@@ -5,7 +5,7 @@ import type { RoomsContext } from "../context.ts";
 import { deviceListNews } from "../devices/device-list-news.ts";
 import type { SyncRequest } from "./sync.ts";
 
-interface DevicesToSync {
+export interface DevicesToSync {
   /**
    * Where the answer ends: before the position that was asked for if there are more messages than one answer holds,
    * since a client acknowledges all that stands before its token.

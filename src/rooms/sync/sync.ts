@@ -5,6 +5,7 @@ import { notePolling } from "../edus/own-presence.ts";
 import type { Filter } from "../read/event-filter.ts";
 import type { ReadContext } from "../read/full-state-wait.ts";
 import { syncAccountData } from "./sync-account-data.ts";
+import { acknowledgeToDevice, syncDevices, type DevicesToSync } from "./sync-devices.ts";
 import { syncPresence } from "./sync-presence.ts";
 import { syncRooms } from "./sync-rooms.ts";
 import type { RoomsToSync } from "./sync-rooms.ts";
@@ -37,6 +38,7 @@ const MAX_WAIT_MS = 600_000;
 export async function sync(ctx: ReadContext, request: SyncRequest): Promise<JsonObject> {
   const patienceMs = Math.min(request.timeoutMs, MAX_WAIT_MS);
   await notePolling(ctx, { userId: request.requester.userId, as: request.setPresence, forMs: patienceMs });
+  await acknowledgeToDevice(ctx, request);
   const deadline = performance.now() + patienceMs;
   for (;;) {
     const position = await ctx.stream.current();
@@ -44,22 +46,26 @@ export async function sync(ctx: ReadContext, request: SyncRequest): Promise<Json
     const timeLeft = deadline - performance.now();
     const answersAtOnce = request.since === undefined || request.fullState || !isEmpty(news);
     if (answersAtOnce || timeLeft <= 0) {
-      return responseOf(position, news);
+      return responseOf(news);
     }
     if (!(await ctx.stream.past(position, { timeoutMs: timeLeft, signal: request.signal }))) {
-      return responseOf(position, news);
+      return responseOf(news);
     }
   }
 }
 
 interface News {
+  readonly devices: DevicesToSync;
   readonly rooms: RoomsToSync;
   /** Members of the answer beside the rooms; absent where there is nothing to tell. */
   readonly beside: JsonObject;
 }
 
-async function newsUpTo(ctx: ReadContext, request: SyncRequest, position: bigint): Promise<News> {
+async function newsUpTo(ctx: ReadContext, request: SyncRequest, upTo: bigint): Promise<News> {
+  const devices = await syncDevices(ctx, request, upTo);
+  const { position } = devices;
   return {
+    devices,
     rooms: await syncRooms(ctx, request, position),
     beside: {
       ...(await syncAccountData(ctx, request, position)),
@@ -68,17 +74,18 @@ async function newsUpTo(ctx: ReadContext, request: SyncRequest, position: bigint
   };
 }
 
-function isEmpty({ rooms, beside }: News): boolean {
+function isEmpty({ devices, rooms, beside }: News): boolean {
   const noRooms = Object.values(rooms).every((group) => Object.keys(group).length === 0);
-  return noRooms && Object.keys(beside).length === 0;
+  return noRooms && devices.isEmpty && Object.keys(beside).length === 0;
 }
 
 /** A client counts a missing group as an empty one. */
-function responseOf(position: bigint, { rooms, beside }: News): JsonObject {
+function responseOf({ devices, rooms, beside }: News): JsonObject {
   const groups = Object.entries(rooms).filter(([, group]) => Object.keys(group).length > 0);
   return {
-    next_batch: syncToken(position),
+    next_batch: syncToken(devices.position),
     ...(groups.length === 0 ? {} : { rooms: Object.fromEntries(groups) }),
     ...beside,
+    ...devices.groups,
   };
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import {
   createSession,
   createUser,
-  deleteDevice,
+  deleteDevices,
   devicesOf,
   loadProfile,
   sessionOf,
@@ -73,7 +73,7 @@ describe("createSession", () => {
     const other = await createSession(database, { ...session, deviceId: "OTHER" });
     expect(await sessionOf(database, first)).toBeUndefined();
     expect(await sessionOf(database, second)).toEqual(session);
-    await deleteDevice(database, session);
+    expect(await deleteDevices(database.pool, session.userId, [session.deviceId, "NONE"])).toEqual([session.deviceId]);
     expect(await sessionOf(database, second)).toBeUndefined();
     expect(await sessionOf(database, other)).toMatchObject({ deviceId: "OTHER" });
     expect(await devicesOf(database, session.userId)).toEqual([{ deviceId: "OTHER", displayName: null }]);
