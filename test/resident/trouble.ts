@@ -1,5 +1,5 @@
 import type { EventId, ServerName } from "../../src/matrix/identifiers.ts";
-import type { JsonObject } from "../../src/matrix/json.ts";
+import type { JsonObject, JsonValue } from "../../src/matrix/json.ts";
 
 /** The endpoints by the names that trouble is made under. */
 export const ENDPOINTS = [
@@ -62,6 +62,10 @@ export type Lie =
   /** Events of these types are served with a broken signature, or a changed content. */
   | { readonly lie: "bad-signature"; readonly type: string }
   | { readonly lie: "bad-content"; readonly type: string }
+  /** get_missing_events gives these, whatever was asked for. */
+  | { readonly lie: "gap"; readonly pdus: readonly JsonValue[] }
+  /** get_missing_events gives no more than so many of the nearest. */
+  | { readonly lie: "short-gap"; readonly most: number }
   /** Any answer: members of its top level are replaced. */
   | { readonly lie: "answer"; readonly changes: JsonObject };
 

@@ -1,5 +1,6 @@
 import { depthOf, prevEventIds } from "../../../src/matrix/event.ts";
 import type { EventId } from "../../../src/matrix/identifiers.ts";
+import { stringifyJson } from "../../../src/matrix/json.ts";
 import { jsonPieces } from "../answer.ts";
 import { eventOf, mustHave } from "../hosted-room.ts";
 import type { HostedRoom } from "../hosted-room.ts";
@@ -34,9 +35,12 @@ function idsIn(value: unknown): EventId[] {
 export const getMissingEvents: Handler = (visit) => {
   const room = visitedRoom(visit);
   requireInRoom(visit, room);
+  const lied = lieNamed(visit.troubles, "gap");
+  if (lied !== undefined) return { status: 200, pieces: jsonPieces({ events: lied.pdus.map(stringifyJson) }) };
   const body = bodyOf(visit);
   const latest = idsIn(body["latest_events"]);
-  const limit = Math.min(Number(body["limit"] ?? 10), 20);
+  const most = lieNamed(visit.troubles, "short-gap")?.most ?? 20;
+  const limit = Math.min(Number(body["limit"] ?? 10), most);
   const minDepth = Number(body["min_depth"] ?? 0);
   const found: EventId[] = [];
   for (const id of walkBack(room, latest, new Set(idsIn(body["earliest_events"])))) {
