@@ -1,4 +1,4 @@
-import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { GraphEvent } from "../matrix/forward-extremities.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
@@ -62,4 +62,17 @@ export async function arrivalsFrom(c: Connection, roomId: RoomId, position: bigi
 
 export async function markSoftFailed(tx: Connection, eventIds: readonly EventId[]): Promise<void> {
   await execute(tx, `UPDATE events SET soft_failed = true WHERE event_id = ANY ($1::text[])`, [eventIds]);
+}
+
+/** Who has sent an event to a partial room since our join. */
+export async function sendersSinceJoin(c: Connection, roomId: RoomId): Promise<readonly UserId[]> {
+  const rows = await queryRows<{ sender: UserId }>(
+    c,
+    `SELECT DISTINCT sender FROM events
+     WHERE room_id = $1 AND stream_id >= (
+       SELECT stream_id FROM partial_state_rooms JOIN events joins ON joins.event_id = join_event_id
+       WHERE partial_state_rooms.room_id = $1)`,
+    [roomId],
+  );
+  return rows.map(({ sender }) => sender);
 }

@@ -105,7 +105,7 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   const event: Event = { ...judged.event, rejected: refusal !== null };
   const after = await stateAfterEvent(source, past.before, event);
   const accepted = refusal === null && !softFailed;
-  const advance = await advanceRoom(source, judged, { event, accepted, after });
+  const advance = await advanceRoom(ctx, source, judged, { event, accepted, after });
   // Who was in the room before is told too: a kick takes its target's server out of the room. Only ours are sent.
   const isOurs = accepted && judged.origin === ctx.serverName;
   const serversBefore = isOurs ? await joinedServers(tx, roomId) : [];
@@ -122,10 +122,7 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   if (past.partial) await markPartial(tx, roomId, event.eventId);
   if (advance !== undefined) {
     await setForwardExtremities(tx, roomId, advance.extremities);
-    await applyCurrentState(ctx, source, advance.change, {
-      streamId,
-      told: toldOf(ctx, source, advance.change, event),
-    });
+    await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.told });
   }
   if (isOurs) {
     const servers = await destinationsOf(ctx, source, serversBefore);
@@ -138,6 +135,8 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
 interface Advance {
   readonly extremities: readonly EventId[];
   readonly change: CurrentStateChange;
+  /** What clients are told of the change. */
+  readonly told: CurrentStateChange["changes"];
 }
 
 interface PlacedEvent {
@@ -148,6 +147,7 @@ interface PlacedEvent {
 
 /** Undefined where the event leaves the room as it was, as a refused one mostly does. */
 async function advanceRoom(
+  ctx: RoomsContext,
   source: StateSource,
   { room }: JudgedEvent,
   placed: PlacedEvent,
@@ -156,19 +156,19 @@ async function advanceRoom(
   if (extremities === undefined) return undefined;
   const states = await statesAfter(source, extremities, placed);
   const change = await computeCurrentState(source, room.currentSnapshotId, states, [placed.event]);
-  return { extremities, change };
+  return { extremities, change, told: await toldOf(ctx, source, change, placed.event) };
 }
 
 /** In a partial room, a concurrent event's full state may bring thousands of members that were merely unknown. */
-function toldOf(
+async function toldOf(
   ctx: RoomsContext,
-  { membersOmitted }: StateSource,
+  source: StateSource,
   change: CurrentStateChange,
   { eventId }: Event,
-): CurrentStateChange["changes"] {
-  if (membersOmitted !== true) return change.changes;
+): Promise<CurrentStateChange["changes"]> {
+  if (source.membersOmitted !== true) return change.changes;
   const own = [...change.changes].filter(([, changedTo]) => changedTo === eventId);
-  return new Map([...newsForClients(ctx, change), ...own]);
+  return new Map([...(await newsForClients(ctx, source, change)), ...own]);
 }
 
 interface Past {

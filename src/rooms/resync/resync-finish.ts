@@ -79,9 +79,10 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   const { extremities, change } = await recomputeFrom(source, room, standing);
   await assertStored(source, change);
 
+  const told = await newsForClients(ctx, source, change);
   const streamId = await takeStreamPositions(tx, 1);
   await setForwardExtremities(tx, roomId, extremities);
-  await applyCurrentState(ctx, source, change, { streamId, told: newsForClients(ctx, change) });
+  await applyCurrentState(ctx, source, change, { streamId, told });
   const changes = replay.softFailures.map((failure) => ({ ...failure, change: "soft-failed" as const }));
   await tellOfChanges(ctx, source, { streamId, changes });
   await reachMissedServers(ctx, source, target);

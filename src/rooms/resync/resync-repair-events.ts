@@ -81,6 +81,7 @@ async function repairWithin(
   // The other states of the room may still be partial.
   const approximately: StateSource = { ...source, membersOmitted: true };
   const anew = changes.length > 0 ? await recomputeRoom(approximately, room, target.joinEventId) : undefined;
+  const told = anew === undefined ? new Map() : await newsForClients(ctx, source, anew.change);
   const first = await takeStreamPositions(tx, repaired.length);
   for (const [index, { eventId, change }] of repaired.entries()) {
     const streamId = first + BigInt(index);
@@ -88,7 +89,7 @@ async function repairWithin(
   }
   if (anew !== undefined) {
     await setForwardExtremities(tx, target.roomId, anew.extremities);
-    await applyCurrentState(ctx, source, anew.change, { streamId: first, told: newsForClients(ctx, anew.change) });
+    await applyCurrentState(ctx, source, anew.change, { streamId: first, told });
   }
   await tellOfChanges(ctx, source, { streamId: first, changes });
   return repaired;
