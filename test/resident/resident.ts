@@ -85,8 +85,11 @@ export interface Resident {
   leave(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
   kick(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
   ban(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
-  /** Invites a user of another server, whose signature the event then bears, and tells the other servers. */
-  invite(room: HostedRoom, userId: UserId, sending?: Sending): Promise<Sent>;
+  /**
+   * Invites a user of another server, whose signature the event then bears, and tells the other servers. By the founder
+   * unless named; a server takes an invitation only from the inviter's own server.
+   */
+  invite(room: HostedRoom, userId: UserId, sending?: Sending & { readonly by?: UserId }): Promise<Sent>;
   /** Sends any PDUs as they are, such as forged ones. */
   sendPdus(
     room: HostedRoom,
@@ -134,6 +137,7 @@ export async function startResident(options: ResidentOptions = {}): Promise<Resi
     rooms: new Map(),
     fronts: [],
     remoteKeys: new Map(),
+    deviceLists: new Map(),
     news: new EventEmitter(),
   };
   for (let count = options.fronts ?? 1; count > 0; count--) await openFront(world);
@@ -255,10 +259,10 @@ function speechOf(world: World, front: Front): Speech {
 async function invite(
   world: World,
   { room, userId, origin }: { readonly room: HostedRoom; readonly userId: UserId; readonly origin: ServerName },
-  sending: Sending,
+  sending: Sending & { readonly by?: UserId },
 ): Promise<Sent> {
   const draft: Draft = {
-    sender: FOUNDER,
+    sender: sending.by ?? FOUNDER,
     type: "m.room.member",
     stateKey: userId,
     content: { membership: "invite" },

@@ -13,6 +13,7 @@ import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
 import { keepWaiting } from "./keep-waiting.ts";
 import { receivePdu } from "./receive-pdu.ts";
+import { receiveRefusals } from "./receive-refusals.ts";
 
 interface ReceivedTransaction {
   readonly origin: ServerName;
@@ -70,7 +71,9 @@ async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<Tran
   const rules = await roomRules(pool, roomId);
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
   if (!weAreIn && joining) return await keepUntilJoined(ctx, input);
-  if (rules === undefined || !weAreIn) return allDropped(input, rules, "this server is not in the room");
+  const outside = "this server is not in the room";
+  if (rules === undefined) return allDropped(input, rules, outside);
+  if (!weAreIn) return { ...allDropped(input, rules, outside), ...(await receiveRefusals(ctx, { ...input, rules })) };
 
   const results: Record<EventId, { error?: string }> = {};
   for (const pdu of inGraphOrder(input.pdus, rules)) {
