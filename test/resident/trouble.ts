@@ -23,6 +23,8 @@ export const ENDPOINTS = [
   "profile",
   "directory",
   "user_devices",
+  "user_keys_query",
+  "user_keys_claim",
 ] as const;
 export type Endpoint = (typeof ENDPOINTS)[number];
 

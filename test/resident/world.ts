@@ -1,6 +1,7 @@
 import type { EventEmitter } from "node:events";
 import type { KeyId, RoomId, ServerName } from "../../src/matrix/identifiers.ts";
 import type { KeyLookup, SigningKey, VerifyKey } from "../../src/matrix/signatures.ts";
+import type { DeviceLists } from "./device-lists.ts";
 import type { Front } from "./front.ts";
 import { currentState, joinedByServer } from "./hosted-room.ts";
 import type { HostedRoom } from "./hosted-room.ts";
@@ -18,6 +19,8 @@ export interface World {
   readonly fronts: Front[];
   /** Keys of servers that are not ours, as they gave them. */
   readonly remoteKeys: Map<ServerName, ReadonlyMap<KeyId, VerifyKey>>;
+  /** Of the resident's users, as far as a test has given them devices. */
+  readonly deviceLists: DeviceLists;
   /** `event` with (room, event) for each that came from another server. */
   readonly news: EventEmitter;
 }

@@ -74,5 +74,3 @@ export const directory: Handler = (visit) => {
   }
   return ok({ room_id: room.roomId, servers: visit.world.fronts.map((front) => front.serverName) });
 };
-
-export const userDevices: Handler = (visit) => ok({ user_id: visit.path["user"] ?? "", stream_id: 1, devices: [] });

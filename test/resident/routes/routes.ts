@@ -1,10 +1,11 @@
 import type { Endpoint } from "../trouble.ts";
 import type { Handler } from "../visit.ts";
+import { userDevices, userKeysClaim, userKeysQuery } from "./device-routes.ts";
 import { backfill, getMissingEvents } from "./history-routes.ts";
 import { queryKeys, serverKeys, version } from "./key-routes.ts";
 import { makeKnock, sendKnock } from "./knock-routes.ts";
 import { makeJoin, makeLeave, sendLeaveV1, sendLeaveV2 } from "./membership-routes.ts";
-import { directory, invite, profile, send, userDevices } from "./receive-routes.ts";
+import { directory, invite, profile, send } from "./receive-routes.ts";
 import { sendJoinV1, sendJoinV2 } from "./send-join-routes.ts";
 import { event, eventAuth, state, stateIds } from "./state-routes.ts";
 
@@ -46,6 +47,8 @@ const ROUTES: readonly Route[] = [
   route("profile", "GET federation/v1/query/profile", profile),
   route("directory", "GET federation/v1/query/directory", directory),
   route("user_devices", "GET federation/v1/user/devices/:user", userDevices),
+  route("user_keys_query", "POST federation/v1/user/keys/query", userKeysQuery),
+  route("user_keys_claim", "POST federation/v1/user/keys/claim", userKeysClaim),
 ];
 
 export interface Match {
