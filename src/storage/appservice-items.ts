@@ -12,8 +12,8 @@ export interface PushItem {
     | "event"
     /** One of our users' standing in a room changed, which we may not be in: an invitation. */
     | "membership"
-    /** The full state has accepted an event that was rejected on partial state. */
-    | "accepted"
+    /** The full state judges an event otherwise than the partial state did. */
+    | "judged"
     /** The resync has given a key of the room's state this event. */
     | "state"
     /** The resync has left a key of the room's state, which was this event's, without one. */
@@ -21,6 +21,7 @@ export interface PushItem {
   readonly eventId: EventId;
   readonly roomId: RoomId;
   readonly sender: UserId;
+  readonly isState: boolean;
   /** The target of a member event. */
   readonly target: string | null;
   /** The event counts: it is neither rejected nor soft-failed. */
@@ -33,6 +34,7 @@ interface ItemRow {
   readonly event_id: EventId;
   readonly room_id: RoomId | null;
   readonly sender: UserId;
+  readonly is_state: boolean;
   readonly target: string | null;
   readonly accepted: boolean;
   readonly told: boolean;
@@ -50,7 +52,7 @@ interface PushItems {
 
 // The order of items at one position must never change: a place counts them.
 const ITEMS = `
-  SELECT * FROM (SELECT item.stream_id, item.kind, item.event_id, e.room_id, e.sender,
+  SELECT * FROM (SELECT item.stream_id, item.kind, item.event_id, e.room_id, e.sender, e.state_key IS NOT NULL AS is_state,
     CASE WHEN e.type = 'm.room.member' THEN e.state_key END AS target,
     e.rejection IS NULL AND NOT e.soft_failed AS accepted,
     item.kind <> 'membership' OR (e.outlier AND e.membership = item.key) AS told,
@@ -62,8 +64,12 @@ const ITEMS = `
     SELECT stream_id, 'membership', event_id, 1, membership FROM local_membership_stream
     WHERE stream_id > $1 AND stream_id <= $2
   UNION ALL
-    SELECT stream_id, 'accepted', event_id, 2, '' FROM un_partial_stated_event_stream
+    SELECT stream_id, 'judged', event_id, 2, '' FROM un_partial_stated_event_stream
     WHERE stream_id > $1 AND stream_id <= $2 AND rejection_status_changed
+  UNION ALL
+    SELECT stream_id, 'judged', event_id, 2, '' FROM un_partial_stated_room_stream
+      JOIN resync_event_changes USING (room_id, stream_id)
+    WHERE stream_id > $1 AND stream_id <= $2
   UNION ALL
     SELECT stream_id, CASE WHEN event_id IS NULL THEN 'gone' ELSE 'state' END,
       coalesce(event_id, previous_event_id), 3, type || chr(31) || state_key
@@ -105,8 +111,8 @@ export async function readPushItems(c: Connection, from: PushPlace, limit: numbe
 }
 
 function itemOf(row: ItemRow, roomId: RoomId): PushItem {
-  const { kind, sender, target, accepted } = row;
-  return { streamId: row.stream_id, kind, eventId: row.event_id, roomId, sender, target, accepted };
+  const { kind, sender, target, accepted, stream_id: streamId, event_id: eventId, is_state: isState } = row;
+  return { streamId, kind, eventId, roomId, sender, isState, target, accepted };
 }
 
 export interface LocalMembershipAt {

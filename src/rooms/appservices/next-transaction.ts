@@ -1,10 +1,13 @@
 import type { ApplicationService } from "../../appservice-client/registration.ts";
+import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { stringifyJson } from "../../matrix/json.ts";
 import { readPushItems, type PushItem } from "../../storage/appservice-items.ts";
 import type { PushPlace } from "../../storage/appservice-pushes.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
+import { loadRoom } from "../../storage/rooms.ts";
+import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import { interestingItems } from "./interest.ts";
@@ -26,8 +29,9 @@ const MOST_EVENTS = 100;
  * Reads what happened behind a place, and makes a transaction of what the service is interested in.
  *
  * Behind a resync it is told once more what the full state has changed: each event that is accepted now and was not
- * before, and for each key of the room's state that changed the event that stands there now. A key with nothing in it
- * any more is told by the event that stood there, without its content and marked `org.fastjoin.rejected`.
+ * before; and for each state event that is refused now, and each key of the room's state that changed, the event that
+ * stands there now. A key with nothing in it any more is told by the event that stood there, without its content and
+ * marked `org.fastjoin.rejected`.
  *
  * @see https://spec.matrix.org/v1.19/application-service-api/#pushing-events
  */
@@ -38,13 +42,13 @@ export async function nextTransaction(
 ): Promise<NextTransaction> {
   const { items, places, end, atEnd } = await readPushItems(ctx.database.pool, from, LOOKED_AT);
   const range = { from: from.position, to: items.at(-1)?.streamId ?? from.position };
-  const counting = items.filter(({ kind, accepted }) => accepted || kind === "state" || kind === "gone");
+  const counting = items.filter(counts);
   const interesting = await interestingItems(ctx, service, counting, range);
   const wanted = counting.filter((item) => interesting.has(item));
   const chosen = wanted.slice(0, MOST_EVENTS);
   const last = chosen.at(-1);
   const isCut = chosen.length < wanted.length;
-  const events = await clientEvents(ctx, chosen);
+  const events = await clientEvents(ctx, await news(ctx, chosen));
   return {
     body: events.length === 0 ? undefined : stringifyJson({ events }),
     upTo: (isCut && last !== undefined ? places[items.indexOf(last)] : undefined) ?? end,
@@ -52,33 +56,67 @@ export async function nextTransaction(
   };
 }
 
-async function clientEvents(ctx: RoomsContext, items: readonly PushItem[]): Promise<readonly JsonObject[]> {
-  const stored = await loadEvents(
+/** A message that is refused can't be taken back; of a state event, what stands instead is told. */
+function counts({ kind, accepted, isState }: PushItem): boolean {
+  switch (kind) {
+    case "event":
+    case "membership":
+      return accepted;
+    case "judged":
+      return accepted || isState;
+    case "state":
+    case "gone":
+      return true;
+  }
+}
+
+/** An event to tell of, or the state event that there is none instead of. */
+interface News {
+  readonly event: StoredEvent;
+  readonly gone: boolean;
+}
+
+async function news(ctx: RoomsContext, items: readonly PushItem[]): Promise<readonly News[]> {
+  const events = await loadEvents(
     ctx.database.pool,
     items.map(({ eventId }) => eventId),
   );
-  const framed = await framedByRoom(ctx, [...stored.values()]);
-  const told = new Map<EventId, JsonObject>();
-  for (const { eventId, kind } of items) {
-    const event = framed.get(eventId);
-    // Later is what counts: an event that came and went within one transaction is gone.
-    if (event !== undefined) told.set(eventId, kind === "gone" ? withoutContent(event) : event);
+  const told = new Map<EventId, News>();
+  for (const { eventId, kind, accepted } of items) {
+    const event = events.get(eventId);
+    if (event === undefined) continue;
+    const one: News = kind === "judged" && !accepted ? await newsInstead(ctx, event) : { event, gone: kind === "gone" };
+    const known = told.get(one.event.eventId);
+    // Of state the last word counts; a message has its place where it was said.
+    if (known !== undefined && !isStateEvent(one.event.pdu)) continue;
+    told.delete(one.event.eventId);
+    told.set(one.event.eventId, one);
   }
   return [...told.values()];
 }
 
-async function framedByRoom(
-  ctx: RoomsContext,
-  events: readonly StoredEvent[],
-): Promise<ReadonlyMap<EventId, JsonObject>> {
+/** What stands now where this state event stood, or could have stood. */
+async function newsInstead({ database }: RoomsContext, refused: StoredEvent): Promise<News> {
+  const { pool } = database;
+  const { type, state_key: stateKey = "" } = refused.pdu;
+  const snapshotId = (await loadRoom(pool, refused.roomId))?.currentSnapshotId ?? null;
+  const standing = snapshotId === null ? undefined : await lookUpInSnapshot(pool, snapshotId, type, stateKey);
+  const event = standing === undefined ? undefined : (await loadEvents(pool, [standing])).get(standing);
+  return event === undefined ? { event: refused, gone: true } : { event, gone: false };
+}
+
+async function clientEvents(ctx: RoomsContext, all: readonly News[]): Promise<readonly JsonObject[]> {
   const framed = new Map<EventId, JsonObject>();
-  for (const roomId of new Set(events.map((event) => event.roomId))) {
-    const ofRoom = events.filter((event) => event.roomId === roomId);
+  for (const roomId of new Set(all.map(({ event }) => event.roomId))) {
+    const ofRoom = all.flatMap(({ event }) => (event.roomId === roomId ? [event] : []));
     for (const event of await toClientEvents(ctx, ofRoom, { withRoomId: true, withPrevContent: true })) {
       framed.set(event.event_id, event);
     }
   }
-  return framed;
+  return all.flatMap(({ event, gone }) => {
+    const one = framed.get(event.eventId);
+    return one === undefined ? [] : [gone ? withoutContent(one) : one];
+  });
 }
 
 /** So that a service which does not know the mark takes nothing for true that isn't. */

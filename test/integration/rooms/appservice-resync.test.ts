@@ -153,7 +153,26 @@ describe("the pushes behind a resync", () => {
     expect(pushed(joinEventId).length).toBe(1);
   });
 
-  it("do not tell of memberships that were merely unknown", async () => {
+  it("bring what stands also where a state event was refused that another had replaced already", async () => {
+    const { room, joinEventId, stale } = scene;
+    pushUntilTestEnds(ctx);
+    const wrong = await resident.send(
+      room,
+      { sender: MALLORY, type: "m.room.topic", stateKey: "", content: { topic: "of mallory" } },
+      { authEvents: stale, evenIfRejected: true },
+    );
+    const later = { type: "m.room.topic", content: { topic: "the founder's second" } };
+    const { eventId } = await resident.sendState(room, later);
+    await expect.poll(() => pushed(eventId).length).toBe(1);
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    expect(await isAccepted(wrong.eventId)).toBe(false);
+    await expect.poll(() => pushed(eventId).length).toBe(2);
+    expect(pushed(eventId)[1]).toMatchObject({ content: { topic: "the founder's second" } });
+  });
+
+  it("tell of no memberships that were merely unknown, but of those who have sent something", async () => {
     const { room, joinEventId } = scene;
     pushUntilTestEnds(ctx);
     const { eventId } = await resident.sendMessage(room, resident.founder, "hello");
@@ -161,6 +180,7 @@ describe("the pushes behind a resync", () => {
     await expect.poll(() => pushed(eventId).length).toBe(1);
     const last = await resident.sendMessage(room, resident.founder, "behind the resync");
     await expect.poll(() => pushed(last.eventId).length).toBe(1);
-    expect(receiver.events().map(({ event_id: id }) => id)).toEqual([joinEventId, eventId, last.eventId]);
+    const founder = resident.fullState(room).get(stateKeyOf("m.room.member", resident.founder));
+    expect(receiver.events().map(({ event_id: id }) => id)).toEqual([joinEventId, eventId, founder, last.eventId]);
   });
 });
