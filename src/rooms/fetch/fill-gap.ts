@@ -2,18 +2,17 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { depthOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
-import { hasState, loadEvents, whichExist } from "../../storage/events.ts";
+import { hasState, loadEvents } from "../../storage/events.ts";
 import { forwardExtremities } from "../../storage/rooms.ts";
 import { depthOfArrival } from "../../storage/timeline.ts";
 import { settleWaitingPdu, whichWait } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
-import { authEventIdsWithCreate } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 import { keepWaiting } from "../receive/keep-waiting.ts";
 import { noteGapAnswered, notAnswered } from "./answered-gaps.ts";
-import { fetchEvents } from "./fetch-events.ts";
+import { fetchAuthEvents } from "./fetch-auth-events.ts";
 
 /** As many events as one request asks for. */
 const PAGE = 20;
@@ -151,7 +150,7 @@ async function unknownPast(ctx: RoomsContext, found: ReadonlyMap<EventId, Event>
 async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<boolean> {
   const { pool } = ctx.database;
   try {
-    await fetchAuthEvents(ctx, { origin, rules, event });
+    await fetchAuthEvents(ctx, { event, rules, servers: [origin] });
     await acceptEvent(ctx, { event, origin });
     await settleWaitingPdu(pool, event, ctx.now());
     return true;
@@ -161,20 +160,5 @@ async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: Verifie
     const reason = "missing-prev-events";
     await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason, receivedAt: ctx.now() });
     return false;
-  }
-}
-
-/** Those that can't be had leave the event waiting. */
-async function fetchAuthEvents(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<void> {
-  const { roomId, eventId } = event;
-  const authIds = authEventIdsWithCreate(event, rules);
-  const stored = await whichExist(ctx.database.pool, authIds);
-  const eventIds = authIds.filter((id) => !stored.has(id));
-  if (eventIds.length === 0) return;
-  try {
-    await fetchEvents(ctx, { roomId, rules, server: origin, eventIds });
-  } catch (error) {
-    if (!(error instanceof FederationFailure)) throw error;
-    ctx.logger.info({ err: error, roomId, eventId }, "the auth events of a gap's event could not be fetched");
   }
 }

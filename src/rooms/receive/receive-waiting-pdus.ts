@@ -22,6 +22,7 @@ import {
 } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
 import type { VerifiedEvent } from "../events/verify-pdus.ts";
+import { fetchAuthEvents } from "../fetch/fetch-auth-events.ts";
 import { fetchForeignState } from "../fetch/fetch-foreign-state.ts";
 import { notAnswered } from "../fetch/answered-gaps.ts";
 import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
@@ -190,8 +191,10 @@ async function receiveWaiting(
   await askAnotherForGap(ctx, waiting, hopeful);
   if (await parentsWait(ctx, event)) return await postpone(ctx, waiting);
   const missing = await missingPrevEvents(ctx, event);
-  const servers = missing.length === 0 ? [] : await serversToAsk(ctx, waiting, event);
+  const servers = await serversToAsk(ctx, waiting, event);
   for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers, ...(signal && { signal }) });
+  // Its sender was asked for them when it came, and may be hiding them.
+  await fetchAuthEvents(ctx, { event, rules, servers });
   const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
   if (result.kind !== "stored") return await postpone(ctx, waiting);
   // The resync of a partial room may work with the same states, and forgets them at its end.
