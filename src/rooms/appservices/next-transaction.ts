@@ -6,10 +6,11 @@ import { stringifyJson } from "../../matrix/json.ts";
 import { readPushItems, type PushItem } from "../../storage/appservice-items.ts";
 import type { PushPlace } from "../../storage/appservice-pushes.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
-import { loadRoom } from "../../storage/rooms.ts";
+import { loadRoom, roomRules } from "../../storage/rooms.ts";
 import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { toClientEvents } from "../read/client-events.ts";
+import { toGoneEvent } from "../read/gone-state.ts";
 import { interestingItems } from "./interest.ts";
 
 /** What an application service is to be told next. */
@@ -30,8 +31,7 @@ const MOST_EVENTS = 100;
  *
  * Behind a resync it is told once more what the full state has changed: each event that is accepted now and was not
  * before; and for each state event that is refused now, and each key of the room's state that changed, the event that
- * stands there now. A key with nothing in it any more is told by the event that stood there, without its content and
- * marked `org.fastjoin.rejected`.
+ * stands there now, or that it is gone.
  *
  * @see https://spec.matrix.org/v1.19/application-service-api/#pushing-events
  */
@@ -108,18 +108,20 @@ async function newsInstead({ database }: RoomsContext, refused: StoredEvent): Pr
 async function clientEvents(ctx: RoomsContext, all: readonly News[]): Promise<readonly JsonObject[]> {
   const framed = new Map<EventId, JsonObject>();
   for (const roomId of new Set(all.map(({ event }) => event.roomId))) {
-    const ofRoom = all.flatMap(({ event }) => (event.roomId === roomId ? [event] : []));
-    for (const event of await toClientEvents(ctx, ofRoom, { withRoomId: true, withPrevContent: true })) {
+    const ofRoom = all.filter(({ event }) => event.roomId === roomId);
+    const standing = ofRoom.flatMap(({ event, gone }) => (gone ? [] : [event]));
+    for (const event of await toClientEvents(ctx, standing, { withRoomId: true, withPrevContent: true })) {
       framed.set(event.event_id, event);
     }
+    const rules = await roomRules(ctx.database.pool, roomId);
+    for (const { event, gone } of ofRoom) {
+      if (gone && rules !== undefined) {
+        framed.set(event.eventId, toGoneEvent(event, { rules, now: ctx.now(), withRoomId: true }));
+      }
+    }
   }
-  return all.flatMap(({ event, gone }) => {
+  return all.flatMap(({ event }) => {
     const one = framed.get(event.eventId);
-    return one === undefined ? [] : [gone ? withoutContent(one) : one];
+    return one === undefined ? [] : [one];
   });
-}
-
-/** So that a service which does not know the mark takes nothing for true that isn't. */
-function withoutContent(event: JsonObject): JsonObject {
-  return { ...event, content: {}, unsigned: { "org.fastjoin.rejected": true } };
 }

@@ -1,4 +1,5 @@
 import type { RoomId } from "../../matrix/identifiers.ts";
+import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadEvents } from "../../storage/events.ts";
 import { goneFromCurrentState, type StreamRange } from "../../storage/streams.ts";
@@ -24,10 +25,13 @@ export async function goneStateEvents(
   const events = await loadEvents(pool, ids);
   return [...events.values()]
     .filter(({ pdu }) => passesFilter(pdu, filter))
-    .map((event) => toClientEvent(emptied(event), { rules, now: ctx.now(), withRoomId: false, gone: true }));
+    .map((event) => toGoneEvent(event, { rules, now: ctx.now(), withRoomId: false }));
 }
 
-function emptied(event: StoredEvent): StoredEvent {
+export function toGoneEvent(
+  event: StoredEvent,
+  framing: { readonly rules: RoomVersionRules; readonly now: number; readonly withRoomId: boolean },
+): ClientEvent {
   const content = event.pdu.type === "m.room.member" ? { membership: "leave" } : {};
-  return { ...event, pdu: { ...event.pdu, content } };
+  return toClientEvent({ ...event, pdu: { ...event.pdu, content } }, { ...framing, gone: true });
 }

@@ -109,7 +109,7 @@ describe("the pushes behind a resync", () => {
       type: "org.example.note",
       state_key: "",
       content: {},
-      unsigned: { "org.fastjoin.rejected": true },
+      unsigned: { "org.fastjoin.gone": true },
     });
   });
 
