@@ -57,7 +57,9 @@ export async function upgradeRoom(ctx: ReadContext, upgrade: RoomToUpgrade): Pro
   const rules = rulesOf(version);
   if (rules === undefined) throw new MatrixError(400, "M_UNSUPPORTED_ROOM_VERSION", `${version} is not known`);
   const state = await stateToCopy(ctx, roomId);
-  const levels = upgradedPowerLevels(old, rules, [userId, ...upgrade.additionalCreators]);
+  const creators = [userId, ...upgrade.additionalCreators] as const;
+  const bans = state.bans.filter(({ stateKey }) => !creators.some((creator) => creator === stateKey));
+  const levels = upgradedPowerLevels(old, rules, { creators, banned: bans.map(({ stateKey }) => stateKey) });
   const replacement = await createRoom(ctx, userId, {
     version,
     preset: "private_chat",
@@ -65,7 +67,7 @@ export async function upgradeRoom(ctx: ReadContext, upgrade: RoomToUpgrade): Pro
     isDirect: false,
     initialState: [
       ...state.transferred,
-      ...state.bans.filter(({ stateKey }) => ![userId, ...upgrade.additionalCreators].includes(stateKey as UserId)),
+      ...bans,
       ...(levels.last === undefined ? [] : [{ type: "m.room.power_levels", stateKey: "", content: levels.last }]),
     ],
     creationContent: await creationContent(ctx, upgrade, { old, rules }),

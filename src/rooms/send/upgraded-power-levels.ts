@@ -20,12 +20,12 @@ export interface UpgradedPowerLevels {
  * creators are listed nowhere; where such a room is replaced by one of an older version, they are given the highest
  * level that anything needs.
  *
- * @param creators of the new room, the upgrading user first
+ * @param people the new room's creators, the upgrading user first, and whom it bans: only who is above them can
  */
 export function upgradedPowerLevels(
   old: PowerState,
   rules: RoomVersionRules,
-  creators: readonly [UserId, ...UserId[]],
+  { creators, banned }: { readonly creators: readonly [UserId, ...UserId[]]; readonly banned: readonly string[] },
 ): UpgradedPowerLevels {
   const content = old.state("m.room.power_levels", "")?.pdu.content ?? {};
   const levels = withNumbers(content, old.rules);
@@ -34,7 +34,7 @@ export function upgradedPowerLevels(
     const others = Object.entries(users).filter(([user]) => !creators.some((creator) => creator === user));
     return { first: { ...levels, users: Object.fromEntries(others) }, last: undefined };
   }
-  const most = highestLevel(levels);
+  const most = highestLevel(levels, banned);
   const create = old.state("m.room.create", "");
   const former = old.rules.privilegedCreators && create !== undefined ? creatorsOf(create, old.rules) : [];
   const kept = { ...users, ...Object.fromEntries(former.map((creator) => [creator, most])) };
@@ -86,10 +86,14 @@ function numberEntry(
 }
 
 /** Enough for everything that the room's rules ask of anybody. */
-function highestLevel(levels: JsonObject): number {
+function highestLevel(levels: JsonObject, banned: readonly string[]): number {
+  const users = isJsonObject(levels["users"]) ? levels["users"] : {};
+  const aboveBanned = banned
+    .map((user) => users[user] ?? levels["users_default"] ?? 0)
+    .map((level) => Number(level) + 1);
   const events = isJsonObject(levels["events"]) ? Object.values(levels["events"]) : [];
   const named = LEVELS.filter((name) => name !== "users_default").map(
     (name) => levels[name] ?? DEFAULT_LEVELS[name as keyof typeof DEFAULT_LEVELS],
   );
-  return Math.max(100, ...[...events, ...named].filter((level) => typeof level === "number"));
+  return Math.max(100, ...[...events, ...named, ...aboveBanned].filter((level) => typeof level === "number"));
 }
