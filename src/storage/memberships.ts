@@ -48,6 +48,20 @@ export async function applyMembershipChanges(
   );
 }
 
+/** Our users who are joined by the current state, with their joins. */
+export async function localJoinedMembers(
+  c: Connection,
+  roomId: RoomId,
+  serverName: ServerName,
+): Promise<readonly { readonly userId: UserId; readonly eventId: EventId }[]> {
+  return queryRows<{ userId: UserId; eventId: EventId }>(
+    c,
+    `SELECT user_id AS "userId", event_id AS "eventId" FROM current_memberships
+     WHERE room_id = $1 AND server_name = $2 AND membership = 'join'`,
+    [roomId, serverName],
+  );
+}
+
 /** Servers with a joined member in the current state, in the order of their names. */
 export async function joinedServers(c: Connection, roomId: RoomId): Promise<ServerName[]> {
   const rows = await queryRows<{ name: ServerName }>(
@@ -95,11 +109,6 @@ export async function members(c: Connection, roomId: RoomId): Promise<Member[]> 
 }
 
 export async function localJoinedUsers(c: Connection, roomId: RoomId, serverName: ServerName): Promise<UserId[]> {
-  const rows = await queryRows<{ id: UserId }>(
-    c,
-    `SELECT user_id AS id FROM current_memberships
-     WHERE room_id = $1 AND server_name = $2 AND membership = 'join' ORDER BY user_id COLLATE "C"`,
-    [roomId, serverName],
-  );
-  return rows.map((row) => row.id);
+  const members = await localJoinedMembers(c, roomId, serverName);
+  return members.map(({ userId }) => userId).toSorted();
 }

@@ -81,8 +81,9 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const existing = await loadEvent(tx, event.eventId);
   if (existing !== undefined && !existing.outlier) return existing;
 
-  const membersOmitted = (await partialRoom(tx, event.roomId)) !== undefined;
-  const source: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules, membersOmitted };
+  const full: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
+  const isPartial = (await partialRoom(tx, event.roomId)) !== undefined;
+  const source = isPartial ? { ...full, partialFor: ctx.serverName } : full;
   const past = await pastOf(source, input);
   const refusal = (await secondCreation(tx, room, event)) ?? (await refusalOf({ ...source, event }, past));
   const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
@@ -166,7 +167,7 @@ async function toldOf(
   change: CurrentStateChange,
   { eventId }: Event,
 ): Promise<CurrentStateChange["changes"]> {
-  if (source.membersOmitted !== true) return change.changes;
+  if (source.partialFor === undefined) return change.changes;
   const own = [...change.changes].filter(([, changedTo]) => changedTo === eventId);
   return new Map([...(await newsForClients(ctx, source, change)), ...own]);
 }
@@ -194,9 +195,10 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
   );
   const byForeign = given.length > 0 && input.foreignIsPartial === true;
   const partial = byForeign || (await partialEventIds(source.tx, [...placed])).size > 0;
-  // The state before an event that is not partial is final, so that nothing in it may be approximate.
-  const exactly: StateSource = { ...source, membersOmitted: partial };
-  return { before: await stateBeforeEvent(exactly, prevEvents, [...given, ...others]), partial };
+  // The state before an event that is not partial is final, so that nothing in it may be a guess.
+  const { partialFor: _us, ...exactly } = source;
+  const before = await stateBeforeEvent(partial ? source : exactly, prevEvents, [...given, ...others]);
+  return { before, partial };
 }
 
 /** What other servers told of the states at prev_events that are in no timeline of ours. */
@@ -240,7 +242,7 @@ async function refusalOf(
 
 /** Check 6, which is put off until a partial room's state is full (`replay-arrivals.ts`): most members are lacking. */
 async function failsCurrentState(source: StateSource, event: Event, snapshotId: bigint | null): Promise<boolean> {
-  if (snapshotId === null || source.membersOmitted === true) return false;
+  if (snapshotId === null || source.partialFor !== undefined) return false;
   const current = await loadState(source.database, snapshotId, source.tx);
   return !(await judgeByState({ ...source, event }, current)).allowed;
 }

@@ -9,7 +9,7 @@ import { acceptEventWithin } from "./accept-event.ts";
 import { buildEvent, type EventDraft } from "./build-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { knownAuthEventIds } from "./known-auth-events.ts";
-import { stateBeforeEvent } from "./state-before-event.ts";
+import { stateBehind } from "./state-before-event.ts";
 
 /** The event of a draft is refused by the auth rules: its sender is told which one, and nothing is stored. */
 function refused(rejection: string): MatrixError {
@@ -36,8 +36,7 @@ export async function createEvent(
       throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
     }
     const prevEvents = await latestEvents(tx, await forwardExtremities(tx, draft.roomId));
-    const source = { database: ctx.database, tx, roomId: draft.roomId, rules };
-    const before = await stateBeforeEvent(source, prevEvents);
+    const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
     const event = buildEvent(
       draft,
       { prevEvents, authEvents: await authEventsFor(tx, draft, before.state, rules), now: ctx.now() },

@@ -3,16 +3,10 @@ import type { EventId } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { stateDiff, type StateMap } from "../../matrix/state.ts";
 import { conflictedEventIds } from "../../matrix/state-resolution/split-conflicted.ts";
-import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import { resolveState } from "../../matrix/state-resolution/resolve.ts";
 import type { Connection } from "../../storage/database.ts";
 import { authChainIds } from "../../storage/auth-chains.ts";
 import { loadEvents } from "../../storage/events.ts";
-
-interface ResolveOptions {
-  readonly extra?: readonly Event[];
-  readonly membersOmitted?: boolean;
-}
 
 /**
  * The resolution of several states of a room, with the events that it needs from the database.
@@ -21,16 +15,14 @@ interface ResolveOptions {
  * state. So it is first given the conflicted events and their auth chains; what it asks for beyond is loaded, with its
  * auth chain, and it starts again. Each turn loads something or is the last.
  *
- * @param options.extra events that are not in the database yet
- * @param options.membersOmitted some of the states are partial: a membership that one lacks is no conflict
+ * @param extra events that are not in the database yet
  */
 export async function resolveRoomState(
   connection: Connection,
   rules: RoomVersionRules,
-  states: readonly StateMap[],
-  { extra = [], membersOmitted = false }: ResolveOptions = {},
+  stateSets: readonly StateMap[],
+  extra: readonly Event[] = [],
 ): Promise<StateMap> {
-  const stateSets = membersOmitted ? withOmittedMembers(states) : states;
   const conflicted = conflictedEventIds(stateSets);
   const first = stateSets[0];
   if (first === undefined) throw new Error("there is no state to resolve");

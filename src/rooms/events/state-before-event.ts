@@ -1,12 +1,15 @@
 import type { Event } from "../../matrix/event.ts";
 import { isStateEvent } from "../../matrix/event.ts";
-import type { EventId, RoomId } from "../../matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { emptyState, stateDiff, stateKeyOf, type StateMap } from "../../matrix/state.ts";
 import type { Connection, Database } from "../../storage/database.ts";
 import type { StoredEvent } from "../../storage/events.ts";
+import { partialEventIds } from "../../storage/partial-state.ts";
 import { loadState, storeSnapshot } from "../../storage/state-snapshots.ts";
-import { nearestState, resolveRoomState } from "./resolve-room-state.ts";
+import type { RoomsContext } from "../context.ts";
+import { nearestState } from "./resolve-room-state.ts";
+import { resolveStates } from "./resolve-states.ts";
 
 /** A state that is stored: its snapshot's id and what it holds. */
 export interface StoredState {
@@ -26,8 +29,8 @@ export interface StateSource {
   readonly tx: Connection;
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
-  /** Some of the states to be resolved are partial, so that the answer is. */
-  readonly membersOmitted?: boolean;
+  /** Our server's name, where some of the states to be resolved are partial, so that the answer is. */
+  readonly partialFor?: ServerName;
 }
 
 /**
@@ -56,10 +59,21 @@ export async function stateBeforeEvent(
   const states = [...stored.map((one) => one.state), ...foreign.map((one) => one.after)];
   // Before the create event there was nothing.
   if (states.length === 0) return await storeState(source, emptyState, []);
-  const resolved = await resolveRoomState(source.tx, source.rules, states, {
-    membersOmitted: source.membersOmitted === true,
-  });
+  const resolved = await resolveStates(source, states);
   return await storeState(source, resolved, stored);
+}
+
+/** The state before an event of ours that will build on these, as good as it can be known. */
+export async function stateBehind(
+  { serverName }: Pick<RoomsContext, "serverName">,
+  source: StateSource,
+  prevEvents: readonly StoredEvent[],
+): Promise<StoredState> {
+  const partial = await partialEventIds(
+    source.tx,
+    prevEvents.map(({ eventId }) => eventId),
+  );
+  return await stateBeforeEvent(partial.size > 0 ? { ...source, partialFor: serverName } : source, prevEvents);
 }
 
 /** The state after an event: a rejected or a message event leaves it as it was. */

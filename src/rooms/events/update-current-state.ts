@@ -16,7 +16,7 @@ import { setCurrentSnapshot } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { appendCurrentStateDeltas, appendLocalMembership } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { resolveRoomState } from "./resolve-room-state.ts";
+import { resolveStates } from "./resolve-states.ts";
 import { storeState, type StateSource, type StoredState } from "./state-before-event.ts";
 
 /** A new current state of a room, stored as a snapshot but not yet the room's. */
@@ -41,11 +41,10 @@ export async function computeCurrentState(
   states: readonly StoredState[],
   unstored: readonly Event[] = [],
 ): Promise<CurrentStateChange> {
-  const resolved = await resolveRoomState(
-    source.tx,
-    source.rules,
+  const resolved = await resolveStates(
+    source,
     states.map((one) => one.state),
-    { extra: unstored, membersOmitted: source.membersOmitted === true },
+    unstored,
   );
   const { snapshotId, state: current } = await storeState(source, resolved, states);
   if (snapshotId === previousSnapshotId) {

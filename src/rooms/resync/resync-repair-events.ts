@@ -79,7 +79,7 @@ async function repairWithin(
   // At once, not at the end: a refused event must be no prev_event of ours meanwhile.
   const changes = changesOf(repaired);
   // The other states of the room may still be partial.
-  const approximately: StateSource = { ...source, membersOmitted: true };
+  const approximately: StateSource = { ...source, partialFor: ctx.serverName };
   const anew = changes.length > 0 ? await recomputeRoom(approximately, room, target.joinEventId) : undefined;
   const told = anew === undefined ? new Map() : await newsForClients(ctx, source, anew.change);
   const first = await takeStreamPositions(tx, repaired.length);

@@ -17,7 +17,7 @@ import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { judgeByPartialState, judgeByState } from "../events/judge-event.ts";
 import { knownAuthEventIds } from "../events/known-auth-events.ts";
-import { stateBeforeEvent } from "../events/state-before-event.ts";
+import { stateBehind } from "../events/state-before-event.ts";
 import { inviteRoomState } from "../read/stripped-state.ts";
 
 interface Draft {
@@ -64,7 +64,7 @@ async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
     }
     const extremities = await loadEvents(tx, await forwardExtremities(tx, draft.roomId));
     const prevEvents = [...extremities.values()];
-    const before = await stateBeforeEvent({ database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
+    const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
     const ids = await knownAuthEventIds(tx, draft, before.state, rules);
     const authEvents = await loadEvents(tx, ids);
     const place = { prevEvents, authEvents: ids.flatMap((id) => authEvents.get(id) ?? []), now: ctx.now() };

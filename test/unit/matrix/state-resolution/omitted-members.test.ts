@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { EventId } from "../../../../src/matrix/identifiers.ts";
-import { stateEntries, stateFromEntries, stateKeyOf, type StateMap } from "../../../../src/matrix/state.ts";
+import { stateEntries, stateFromEntries, stateKeyOf, stateWith, type StateMap } from "../../../../src/matrix/state.ts";
 import { withOmittedMembers } from "../../../../src/matrix/state-resolution/omitted-members.ts";
 
 type Entries = Readonly<Record<string, EventId>>;
@@ -34,9 +34,20 @@ describe("withOmittedMembers", () => {
     expect(Object.keys(entriesOf(filled)).filter((key) => !key.startsWith("m.room.member"))).toEqual([]);
   });
 
-  it("leaves the largest state as it is", () => {
+  it("gives the largest state the members that only another has", () => {
     const states = withOmittedMembers([full, state({ "@d:x": "$d" }, {})]);
-    expect(states[0]).toBe(full);
-    expect(entriesOf(states[1])).toHaveProperty("m.room.member @d:x", "$d");
+    for (const filled of states) expect(entriesOf(filled)).toHaveProperty("m.room.member @d:x", "$d");
+  });
+
+  it("leaves states alone that say different things of a member", () => {
+    const states = withOmittedMembers([full, state({ "@a:x": "$other" }, {})]);
+    expect(states.map((one) => entriesOf(one)["m.room.member @a:x"])).toEqual(["$a", "$other"]);
+  });
+
+  it("does the same for states on one base", () => {
+    const joined = stateWith(full, "m.room.member", "@d:x", "$d");
+    const [one, other] = withOmittedMembers([joined, stateWith(full, "m.room.topic", "", "$new")]);
+    expect(entriesOf(other)).toMatchObject({ "m.room.member @d:x": "$d", "m.room.topic ": "$new" });
+    expect(entriesOf(one)).toMatchObject({ "m.room.member @d:x": "$d", "m.room.topic ": "$old" });
   });
 });
