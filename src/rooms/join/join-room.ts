@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
@@ -26,6 +27,10 @@ export interface RoomToJoin {
   /** Further keys of the membership's content: `displayname`, `avatar_url`, `reason`. */
   readonly content?: JsonObject;
 }
+
+/** A client waits about so long; then its join is told failed, although it may still come to be. */
+const PAST_KNOWN_WITHIN_MS = 30_000;
+const LOOK_AGAIN_MS = 50;
 
 export interface RoomJoined {
   readonly roomId: RoomId;
@@ -153,9 +158,34 @@ async function storeAnswer(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinS
     return await storeJoin(ctx, answer);
   } catch (error) {
     if (!(error instanceof PrevEventsMissing)) throw error;
-    // We know the room in full but not what the resident built the join on: it is received like any event.
-    await receiveVerifiedEvent(ctx, { origin: answer.server, event: answer.join, rules: answer.rules });
+    await receiveOwnJoin(ctx, answer);
     return { kind: "joined-too", partial: false };
+  }
+}
+
+/**
+ * We know the room in full but not what the resident built the join on: it is received like any event. What it builds
+ * on may have to be fetched from slow servers; the user is told when they are in.
+ */
+async function receiveOwnJoin(ctx: RoomsContext, { server, join, rules }: JoinAnswer): Promise<void> {
+  const received = await receiveVerifiedEvent(ctx, { origin: server, event: join, rules });
+  if (received.kind === "stored") {
+    const { rejection, softFailed } = received.event;
+    if (rejection === null && !softFailed) return;
+    const reason = `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`;
+    throw new FederationFailure({ kind: "bad-response", server, reason });
+  }
+  const { roomId, pdu } = join;
+  const deadline = performance.now() + PAST_KNOWN_WITHIN_MS;
+  while ((await membershipOf(ctx.database.pool, roomId, pdu.sender))?.membership !== "join") {
+    if (performance.now() > deadline) {
+      throw new MatrixError(
+        504,
+        "M_UNKNOWN",
+        `${server} has let you in, but nobody tells yet what ${roomId} was before`,
+      );
+    }
+    await sleep(LOOK_AGAIN_MS);
   }
 }
 

@@ -6,6 +6,7 @@ import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { leaveFromOutside } from "./leave-from-outside.ts";
+import { ownJoinEnded } from "./own-join-ended.ts";
 
 export interface RoomToLeave {
   readonly userId: UserId;
@@ -23,9 +24,12 @@ export interface RoomToLeave {
 export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promise<void> {
   const { userId, roomId } = request;
   const { pool } = ctx.database;
-  const current = await membershipOf(pool, roomId, userId);
   const content = { membership: "leave", ...(request.reason === undefined ? {} : { reason: request.reason }) };
-  if (current !== undefined && current.membership !== "leave" && current.membership !== "ban") {
+  const standsInRoom = async (): Promise<boolean> => {
+    const current = await membershipOf(pool, roomId, userId);
+    return current !== undefined && current.membership !== "leave" && current.membership !== "ban";
+  };
+  if ((await standsInRoom()) || ((await ownJoinEnded(ctx, roomId, userId)) && (await standsInRoom()))) {
     await createEvent(ctx, { roomId, sender: userId, type: "m.room.member", stateKey: userId, content });
     void wakeAbandonedResync(ctx, roomId);
     return;
