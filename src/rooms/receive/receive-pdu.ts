@@ -15,6 +15,7 @@ import { AuthEventsMissing } from "../events/judge-event.ts";
 import { inGapTurn } from "./gap-turns.ts";
 import { keepWaiting } from "./keep-waiting.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
+import { receiveRemoval } from "./receive-removal.ts";
 import { isServerAllowed } from "./server-acl.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 
@@ -26,7 +27,7 @@ export interface ReceivedPdu {
 }
 
 export type PduReceived =
-  /** Stored in the timeline: accepted, soft-failed or rejected, which the sender is not told. */
+  /** In the timeline: accepted, soft-failed or rejected, which the sender is not told; or beside it (`receive-removal.ts`). */
   | { readonly kind: "stored"; readonly event: StoredEvent }
   /** Kept until its past is known. */
   | { readonly kind: "waiting"; readonly eventId: EventId }
@@ -63,7 +64,7 @@ export async function receiveVerifiedEvent(ctx: RoomsContext, received: Verified
   if (existing !== undefined && !existing.outlier) return await settled(ctx, existing);
   const attempt = await tryToAccept(ctx, received);
   if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
-  return await inGapTurn(ctx, event.roomId, () => receiveWithHoles(ctx, received));
+  return await inGapTurn(ctx, event, () => receiveWithHoles(ctx, received));
 }
 
 /** Each kind of hole is filled once; what then still misses is left to the waiting table. */
@@ -77,6 +78,8 @@ async function receiveWithHoles(ctx: RoomsContext, received: VerifiedEvent): Pro
     if (filled.has(hole.constructor) || !(await fillHole(ctx, received, hole))) break;
     filled.add(hole.constructor);
   }
+  const removal = await receiveRemoval(ctx, received);
+  if (removal !== undefined) return { kind: "stored", event: removal };
   const { event, origin } = received;
   const { eventId, roomId, pdu } = event;
   await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason: "missing-prev-events", receivedAt: ctx.now() });

@@ -189,7 +189,7 @@ describe("a re-join before the old resync has ended", () => {
 
     hiding();
     const join = eventOf(room, joinEventId);
-    const before = prevEventIds(join?.pdu ?? { prev_events: [] });
+    const before = join === undefined ? [] : prevEventIds(join.pdu);
     expect(before.map((id) => eventOf(room, id)?.pdu.content["membership"])).toEqual(["leave"]);
     const { rows } = await database.pool.query<{ server_name: string }>(
       "SELECT server_name FROM partial_state_rooms_servers WHERE room_id = $1",

@@ -1,7 +1,12 @@
 import { describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
+import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
+import { loadEvent } from "../../../src/storage/events.ts";
+import { membershipOf } from "../../../src/storage/memberships.ts";
 import { partialRoom } from "../../../src/storage/partial-state.ts";
+import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
+import type { Draft } from "../../resident/compose-event.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { Sending, Sent } from "../../resident/resident.ts";
 import { driveResync } from "../../support/drive-resync.ts";
@@ -21,10 +26,11 @@ interface Entered {
   readonly joinEventId: EventId;
 }
 
-async function enter(): Promise<Entered> {
+async function enter(prepare?: (room: HostedRoom) => Promise<void>): Promise<Entered> {
   rooms += 1;
   const user = await api.register(`user${rooms}`);
   const room = resident.hostRoom({ members: 20 + rooms });
+  await prepare?.(room);
   const { eventId } = await join(user.userId, room);
   return { user, room, joinEventId: eventId };
 }
@@ -97,6 +103,101 @@ describe.each(removals)("a %s from outside, of a user in a partial room", (kind,
     expect(await driveResync(api.ctx, room.roomId, joinEventId)).toBe(left);
     expect((await partialRoom(database.pool, room.roomId))?.roomId).toBe(still);
     expect(await rejoin()).toBe(expected);
+  });
+});
+
+describe("the removal of the last of our users, whose past the room's servers refuse us", () => {
+  const MODERATOR: UserId = "@quiet-moderator:server-001.rooms.test";
+
+  /** The moderator has done nothing yet, so that no auth chain names their membership. */
+  async function appoint(room: HostedRoom): Promise<void> {
+    await resident.join(room, MODERATOR, { push: false });
+    const content = { users: { [resident.founder]: 100, [MODERATOR]: 50 }, kick: 50, ban: 50 };
+    await resident.sendState(room, { type: "m.room.power_levels", content }, { push: false });
+  }
+
+  function removal(userId: UserId, membership: string, sender: UserId = MODERATOR): Draft {
+    return { sender, type: "m.room.member", stateKey: userId, content: { membership } };
+  }
+
+  async function standingOf(user: TestClient, room: HostedRoom): Promise<string | undefined> {
+    return (await membershipOf(database.pool, room.roomId, user.userId))?.membership;
+  }
+
+  it.each(["leave", "ban"])("is taken from a moderator whose own membership we lack: %s", async (membership) => {
+    const { user, room, joinEventId } = await enter(appoint);
+    const { next_batch: since } = await user.sync({ filter: LAZY });
+
+    const { eventId, results } = await resident.send(room, removal(user.userId, membership));
+
+    expect(results).toMatchObject([{ status: 200, body: { pdus: { [eventId]: {} } } }]);
+    expect(await standingOf(user, room)).toBe(membership);
+    const { rooms: told } = await user.sync({ filter: LAZY, since });
+    expect(told.leave[room.roomId].timeline.events).toMatchObject([{ event_id: eventId, content: { membership } }]);
+    await expect.poll(() => sidecar.woken).toContain(room.roomId);
+    expect(await driveResync(api.ctx, room.roomId, joinEventId)).toBe("left");
+    expect(await countWaitingPdus(database.pool, room.roomId)).toBe(0);
+  });
+
+  it("is taken where events before it are missing, and the room can be joined again", async () => {
+    const { user, room, joinEventId } = await enter(appoint);
+    await resident.sendMessage(room, resident.founder, "missed", { push: false });
+    await resident.send(room, removal(user.userId, "leave"));
+    expect(await standingOf(user, room)).toBe("leave");
+    expect(await driveResync(api.ctx, room.roomId, joinEventId)).toBe("left");
+
+    const { eventId } = await join(user.userId, room);
+
+    expect(await driveResync(api.ctx, room.roomId, eventId)).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+    expect(await standingOf(user, room)).toBe("join");
+  });
+
+  it("is taken in a room that we know in full, too", async () => {
+    const { user, room, joinEventId } = await enter(appoint);
+    await driveResync(api.ctx, room.roomId, joinEventId);
+    await resident.sendMessage(room, resident.founder, "missed", { push: false });
+    await resident.send(room, removal(user.userId, "leave"));
+    expect(await standingOf(user, room)).toBe("leave");
+  });
+
+  it("is not taken while the room's servers still show us our join", async () => {
+    const { user, room } = await enter(appoint);
+    const key = stateKeyOf("m.room.member", MODERATOR);
+    const forEvent = resident.fullState(room).get(key) as EventId;
+    const hidden = resident.trouble({ kind: "refuse", status: 404, at: ["event", "event_auth"], forEvent });
+
+    // The resident itself knows nothing of it.
+    const { event } = await resident.send(room, removal(user.userId, "leave"), { keep: false, push: false });
+    await resident.sendPdus(room, [event.pdu]);
+
+    expect(await countWaitingPdus(database.pool, room.roomId)).toBe(1);
+    expect(await standingOf(user, room)).toBe("join");
+    hidden();
+  });
+
+  it("is not taken from one who may not do it, whatever servers say", async () => {
+    const { user, room } = await enter(appoint);
+    const refusing = resident.trouble({
+      kind: "refuse",
+      status: 403,
+      errcode: "M_FORBIDDEN",
+      at: ["event", "event_auth"],
+    });
+    const nobody: UserId = "@member-00007:server-002.rooms.test";
+
+    await resident.send(room, removal(user.userId, "leave", nobody), { keep: false, evenIfRejected: true });
+
+    expect(await standingOf(user, room)).toBe("join");
+    refusing();
+  });
+
+  it("is not taken while another of our users is in the room, who can be told of its past", async () => {
+    const { user, room } = await enter(appoint);
+    await join(`@bob-${rooms}:${sidecar.serverName}`, room);
+    const { eventId } = await resident.send(room, removal(user.userId, "leave"));
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ outlier: false, rejection: null });
+    expect(await standingOf(user, room)).toBe("leave");
   });
 });
 
