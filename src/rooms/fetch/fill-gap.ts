@@ -64,7 +64,9 @@ async function walkBack(ctx: RoomsContext, gap: GapToFill, oldest: bigint): Prom
   const { roomId } = event;
   const found = new Map<EventId, Event>();
   const history = new Set<EventId>();
-  const earliestEvents = await forwardExtremities(ctx.database.pool, roomId);
+  // The event may stand there itself, placed by the state that was told at the gap's near end.
+  const extremities = await forwardExtremities(ctx.database.pool, roomId);
+  const earliestEvents = extremities.filter((id) => id !== event.eventId);
   const minDepth = Number(oldest);
   let latestEvents: readonly EventId[] = [event.eventId];
   let open: readonly EventId[] = gap.missing;

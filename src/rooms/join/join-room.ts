@@ -15,6 +15,7 @@ import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, ty
 import { authorisingUserFor } from "./restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "../receive/receive-pdu.ts";
+import { fillGapBeforeJoin } from "./fill-gap-before-join.ts";
 import { sendJoin, type JoinAnswer } from "./send-join.ts";
 import { serversToAsk } from "./servers-to-ask.ts";
 import { storeJoin, type JoinStored } from "./store-join.ts";
@@ -90,8 +91,11 @@ async function joinByHandshake(
   const underWay: JoinUnderWay = { roomId, userId, attempt: randomUUID() };
   try {
     const join = { ...underWay, content: request.content ?? {} };
-    const { eventId, stored } = await shakeHands(ctx, join, servers);
+    const { answer, stored } = await shakeHands(ctx, join, servers);
+    const { eventId } = answer.join;
     if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, eventId);
+    // Not waited for: the user is in the room.
+    if (stored.kind === "joined-too") void fillGapBeforeJoin(ctx, answer);
     return { roomId, eventId, partial: stored.partial };
   } finally {
     await endJoin(ctx.database.pool, underWay);
@@ -101,7 +105,7 @@ async function joinByHandshake(
 }
 
 interface HandsShaken {
-  readonly eventId: EventId;
+  readonly answer: JoinAnswer;
   readonly stored: JoinStored;
 }
 
@@ -135,7 +139,7 @@ async function sendAndStore(
   request: MembershipRequest,
 ): Promise<HandsShaken> {
   const answer = await sendJoin(ctx, template, request);
-  return { eventId: answer.join.eventId, stored: await storeAnswer(ctx, answer) };
+  return { answer, stored: await storeAnswer(ctx, answer) };
 }
 
 /** A restricted join is sent to the server of the user who authorises it, and to no other. */
