@@ -27,10 +27,11 @@ interface PresenceRow {
   readonly toldAt: Date | null;
 }
 
-const COLUMNS = `presence.user_id AS "userId", presence, status_msg AS "statusMsg", last_active_at AS "lastActiveAt",
+/** What {@link presenceOf} reads, of the table `presence`. */
+export const PRESENCE_COLUMNS = `presence.user_id AS "userId", presence, status_msg AS "statusMsg", last_active_at AS "lastActiveAt",
   currently_active AS "currentlyActive", online_until AS "onlineUntil", told_at AS "toldAt"`;
 
-function presenceOf(row: PresenceRow): Presence {
+export function presenceOf(row: PresenceRow): Presence {
   return {
     ...row,
     lastActiveAt: row.lastActiveAt.getTime(),
@@ -40,15 +41,17 @@ function presenceOf(row: PresenceRow): Presence {
 }
 
 export async function loadPresence(c: Connection, userId: UserId): Promise<Presence | undefined> {
-  const row = await queryRow<PresenceRow>(c, `SELECT ${COLUMNS} FROM presence WHERE user_id = $1`, [userId]);
+  const row = await queryRow<PresenceRow>(c, `SELECT ${PRESENCE_COLUMNS} FROM presence WHERE user_id = $1`, [userId]);
   return row && presenceOf(row);
 }
 
 /** The same, locked until the transaction ends. */
 export async function lockPresence(tx: Connection, userId: UserId): Promise<Presence | undefined> {
-  const row = await queryRow<PresenceRow>(tx, `SELECT ${COLUMNS} FROM presence WHERE user_id = $1 FOR UPDATE`, [
-    userId,
-  ]);
+  const row = await queryRow<PresenceRow>(
+    tx,
+    `SELECT ${PRESENCE_COLUMNS} FROM presence WHERE user_id = $1 FOR UPDATE`,
+    [userId],
+  );
   return row && presenceOf(row);
 }
 
@@ -137,7 +140,7 @@ export async function changedPresence(
 ): Promise<readonly Presence[]> {
   const rows = await queryRows<PresenceRow>(
     c,
-    `SELECT ${COLUMNS} FROM presence
+    `SELECT ${PRESENCE_COLUMNS} FROM presence
      WHERE stream_id > $2 AND stream_id <= $3 AND ($4 OR presence <> 'offline')
        AND (user_id = $1 OR ${MEET} mine.user_id = $1) OR ${MAY_MEET} mine.user_id = $1))
      ORDER BY stream_id DESC LIMIT $5`,

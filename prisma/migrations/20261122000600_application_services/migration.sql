@@ -23,3 +23,5 @@ CREATE TABLE appservice_pushes (
 -- Who of our users was in a room at a position, and what changed behind one.
 CREATE INDEX local_membership_stream_room ON local_membership_stream (room_id, stream_id);
 CREATE INDEX local_membership_stream_order ON local_membership_stream (stream_id);
+CREATE INDEX typing_rooms_stream ON typing_rooms (stream_id);
+CREATE INDEX receipts_stream ON receipts (stream_id);

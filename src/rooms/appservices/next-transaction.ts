@@ -11,6 +11,7 @@ import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import { toGoneEvent } from "../read/gone-state.ts";
+import { ephemeralEvents } from "./ephemeral-events.ts";
 import { interestingItems } from "./interest.ts";
 
 /** What an application service is to be told next. */
@@ -48,12 +49,15 @@ export async function nextTransaction(
   const chosen = wanted.slice(0, MOST_EVENTS);
   const last = chosen.at(-1);
   const isCut = chosen.length < wanted.length;
+  const upTo = (isCut && last !== undefined ? places[items.indexOf(last)] : undefined) ?? end;
   const events = await clientEvents(ctx, await news(ctx, chosen));
-  return {
-    body: events.length === 0 ? undefined : stringifyJson({ events }),
-    upTo: (isCut && last !== undefined ? places[items.indexOf(last)] : undefined) ?? end,
-    more: isCut || !atEnd,
-  };
+  const ephemeral = await ephemeralEvents(ctx, service, { from: from.position, to: upTo.position });
+  return { body: bodyOf(events, ephemeral), upTo, more: isCut || !atEnd };
+}
+
+function bodyOf(events: readonly JsonObject[], ephemeral: readonly JsonObject[]): string | undefined {
+  if (events.length === 0 && ephemeral.length === 0) return undefined;
+  return stringifyJson({ events, ...(ephemeral.length === 0 ? {} : { ephemeral }) });
 }
 
 /** A message that is refused can't be taken back; of a state event, what stands instead is told. */

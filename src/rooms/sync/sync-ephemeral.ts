@@ -72,7 +72,7 @@ type ReceiptContent = Record<EventId, Record<string, Record<UserId, JsonObject>>
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#mreceipt
  */
-function receiptContents(receipts: readonly Receipt[]): ReadonlyMap<RoomId, JsonObject> {
+export function receiptContents(receipts: readonly Receipt[]): ReadonlyMap<RoomId, JsonObject> {
   const contents = new Map<RoomId, ReceiptContent>();
   for (const { roomId, eventId, type, userId, threadId, ts } of receipts) {
     const content = contents.get(roomId) ?? {};
