@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
-import { isJsonObject, stringifyJson } from "../../src/matrix/json.ts";
+import { isJsonObject, parseJson, stringifyJson } from "../../src/matrix/json.ts";
 import type { Answer } from "./answer.ts";
 import { lieNamed, troubleOf } from "./trouble.ts";
 import type { Trouble } from "./trouble.ts";
@@ -12,7 +12,7 @@ export async function sendAnswer(
   troubles: readonly Trouble[],
 ): Promise<void> {
   response.writeHead(answer.status, { "content-type": "application/json" });
-  const pieces = "pieces" in answer ? answer.pieces : [bodyText(answer, troubles)];
+  const pieces = "pieces" in answer ? toldPieces(answer, troubles) : [bodyText(answer, troubles)];
   if (troubleOf(troubles, "half-body") !== undefined) {
     const whole = [...pieces].join("");
     response.write(whole.slice(0, whole.length / 2), () => response.destroy());
@@ -25,6 +25,12 @@ export async function sendAnswer(
     else await writeSlowly(response, piece, rate);
   }
   response.end();
+}
+
+/** A lie about the whole of a long answer needs the whole of it. */
+function toldPieces(answer: Extract<Answer, { pieces: unknown }>, troubles: readonly Trouble[]): Iterable<string> {
+  if (lieNamed(troubles, "answer") === undefined) return answer.pieces;
+  return [bodyText({ status: answer.status, body: parseJson([...answer.pieces].join("")) }, troubles)];
 }
 
 function bodyText(answer: Extract<Answer, { body: unknown }>, troubles: readonly Trouble[]): string {
