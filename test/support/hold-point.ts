@@ -1,7 +1,6 @@
 import pg from "pg";
 import { onTestFinished } from "vitest";
 import type { FederationClient } from "../../src/federation-client/client.ts";
-import type { RoomsContext } from "../../src/rooms/context.ts";
 import type { Database } from "../../src/storage/database.ts";
 import { eventually } from "./sidecar-process.ts";
 
@@ -69,14 +68,6 @@ export async function holdStream(database: Database): Promise<LockHeld> {
   return holdLock(database, "SELECT position FROM stream_position FOR UPDATE");
 }
 
-export async function holdRoom(database: Database, roomId: string): Promise<LockHeld> {
-  return holdLock(database, "SELECT 1 FROM rooms WHERE room_id = $1 FOR UPDATE", [roomId]);
-}
-
-export async function holdPartialRoom(database: Database, roomId: string): Promise<LockHeld> {
-  return holdLock(database, "SELECT 1 FROM partial_state_rooms WHERE room_id = $1 FOR UPDATE", [roomId]);
-}
-
 interface Waiting {
   readonly pid: number;
   readonly query: string;
@@ -102,7 +93,6 @@ export async function untilWaiting(database: Database, statement: RegExp, count 
 /** The statements at which the use cases wait for each other. */
 export const AT_STREAM = /UPDATE stream_position/;
 export const AT_ROOM = /FROM rooms WHERE room_id = \$1 FOR NO KEY UPDATE/;
-export const AT_PARTIAL_ROOM = /FROM partial_state_rooms WHERE room_id = \$1 FOR/;
 
 // ── Statements ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,9 +161,4 @@ export function holdAtRequest(
     return answer;
   };
   return { ...gate, federation: { ...federation, [name]: guarded } };
-}
-
-/** The context of one side: what it is given in place of its own. */
-export function sideOf(ctx: RoomsContext, changes: Partial<RoomsContext>): RoomsContext {
-  return { ...ctx, ...changes };
 }

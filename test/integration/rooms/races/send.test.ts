@@ -1,0 +1,163 @@
+import { describe, expect, it, onTestFinished } from "vitest";
+import type { EventId, RoomId } from "../../../../src/matrix/identifiers.ts";
+import type { RoomsContext } from "../../../../src/rooms/context.ts";
+import { startOutboxDelivery } from "../../../../src/rooms/send/deliver-outbox.ts";
+import { sendOnce } from "../../../../src/rooms/send/send-once.ts";
+import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { loadEvent } from "../../../../src/storage/events.ts";
+import { outboxDestinations } from "../../../../src/storage/outbox.ts";
+import { partialEventIds } from "../../../../src/storage/partial-state.ts";
+import { AT_ROOM, AT_STREAM, holdStream, untilWaiting } from "../../../support/hold-point.ts";
+import { completeResync, enterRoom, expectWhole, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
+import { openScene } from "../../../support/scene.ts";
+import { eventually } from "../../../support/sidecar-process.ts";
+
+const scene = await openScene();
+const { database, resident, sidecar } = scene;
+const { pool } = database;
+const { userId } = sidecar;
+
+async function say(ctx: RoomsContext, roomId: RoomId, body: string, txnId = body): Promise<EventId> {
+  const path = [roomId, "send", "m.room.message", txnId];
+  const content = { msgtype: "m.text", body };
+  return sendOnce(
+    ctx,
+    { userId, deviceId: "PHONE", path },
+    { roomId, sender: userId, type: "m.room.message", content },
+  );
+}
+
+async function messagesOf(roomId: RoomId): Promise<readonly EventId[]> {
+  const { rows } = await pool.query<{ id: EventId }>(
+    "SELECT event_id AS id FROM events WHERE room_id = $1 AND sender = $2 AND type = 'm.room.message' ORDER BY stream_id",
+    [roomId, userId],
+  );
+  return rows.map(({ id }) => id);
+}
+
+describe("a client's request twice at once", () => {
+  it("makes one event, which both are told of", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId } = entered;
+    const lock = await holdStream(database);
+    const first = say(sidecar.ctx, roomId, "once");
+    await untilWaiting(database, AT_STREAM);
+    const second = say(otherProcess(sidecar.ctx), roomId, "once");
+    await untilWaiting(database, AT_ROOM);
+    await lock.release();
+
+    const eventId = await first;
+    expect(await second).toBe(eventId);
+    expect(await messagesOf(roomId)).toEqual([eventId]);
+    await resident.waitForEvent((event) => event.eventId === eventId);
+    await completeResync(scene, entered);
+  });
+});
+
+describe("two messages at once, by two processes", () => {
+  it("stand one after the other", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId } = entered;
+    const lock = await holdStream(database);
+    const first = say(sidecar.ctx, roomId, "first");
+    await untilWaiting(database, AT_STREAM);
+    const second = say(otherProcess(sidecar.ctx), roomId, "second");
+    await untilWaiting(database, AT_ROOM);
+    await lock.release();
+
+    const ids = [await first, await second] as const;
+    expect(await messagesOf(roomId)).toEqual(ids);
+    expect((await loadEvent(pool, ids[1]))?.pdu.prev_events).toEqual([ids[0]]);
+    await resident.waitForEvent((event) => event.eventId === ids[1]);
+    await completeResync(scene, entered);
+  });
+});
+
+describe("a message of ours, as the room is declared whole", () => {
+  it("waits for that, is not partial, and is sent", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const lock = await holdStream(database);
+    const finishing = finishResync(otherProcess(sidecar.ctx), target);
+    await untilWaiting(database, AT_STREAM);
+    const saying = say(sidecar.ctx, roomId, "just in time");
+    await untilWaiting(database, AT_ROOM);
+    await lock.release();
+
+    expect(await finishing).toMatchObject({ kind: "completed" });
+    const eventId = await saying;
+    expect(await partialEventIds(pool, [eventId])).toEqual(new Set());
+    await resident.waitForEvent((event) => event.eventId === eventId);
+    await expectWhole(scene, entered);
+  });
+});
+
+describe("two processes that deliver", () => {
+  /** Sessions that have asked for the lock of a destination. */
+  async function askedForLock(): Promise<readonly number[]> {
+    const { rows } = await pool.query<{ pid: number }>(
+      `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'fastjoin outbox'
+         AND query LIKE '%pg_try_advisory_lock%'`,
+    );
+    return rows.map(({ pid }) => pid);
+  }
+  async function holderOfLock(): Promise<number | undefined> {
+    const { rows } = await pool.query<{ pid: number }>(
+      `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+    );
+    return rows[0]?.pid;
+  }
+  function sentSince(count: number): readonly { readonly txnId: string; readonly bodies: readonly unknown[] }[] {
+    return resident.front.transactions.slice(count).map(({ txnId, pdus }) => {
+      return { txnId, bodies: pdus.map((pdu) => (pdu as { content: { body?: unknown } }).content.body) };
+    });
+  }
+  function sendRequests(): number {
+    return resident.front.requests.filter(({ endpoint }) => endpoint === "send").length;
+  }
+
+  it("send to a server one at a time, in order, and nothing twice", async () => {
+    const { roomId } = await enterRoom(scene);
+    const other = startOutboxDelivery(otherProcess(sidecar.ctx));
+    onTestFinished(() => other.stop());
+    const before = resident.front.transactions.length;
+    const requests = sendRequests();
+    const letGo = resident.trouble({ kind: "hold", at: "send" });
+    await say(sidecar.ctx, roomId, "one");
+    await eventually(() => (sendRequests() > requests ? true : undefined));
+    await say(otherProcess(sidecar.ctx), roomId, "two");
+    await eventually(async () => ((await askedForLock()).length === 2 ? true : undefined));
+    expect(sendRequests()).toBe(requests + 1);
+    letGo();
+
+    await eventually(async () => {
+      return (await outboxDestinations(pool)).includes(resident.serverName) ? undefined : true;
+    });
+    expect(sentSince(before).map(({ bodies }) => bodies)).toEqual([["one"], ["two"]]);
+    expect(sendRequests()).toBe(requests + 2);
+  });
+
+  it("take over from each other, under the old transaction id, when the one that sends is gone", async () => {
+    const { roomId } = await enterRoom(scene);
+    const before = resident.front.transactions.length;
+    const requests = sendRequests();
+    const letGo = resident.trouble({ kind: "hold", at: "send" });
+    const eventId = await say(sidecar.ctx, roomId, "last words");
+    await eventually(() => (sendRequests() > requests ? true : undefined));
+    // As if the process had died: its connection is gone, and with it its lock.
+    await pool.query("SELECT pg_terminate_backend($1)", [await holderOfLock()]);
+    const other = startOutboxDelivery(otherProcess(sidecar.ctx));
+    onTestFinished(() => other.stop());
+    await eventually(() => (sendRequests() > requests + 1 ? true : undefined));
+    letGo();
+
+    await eventually(async () => {
+      return (await outboxDestinations(pool)).includes(resident.serverName) ? undefined : true;
+    });
+    // The resident knows a repeated transaction by its id, and has taken it once.
+    expect(sentSince(before).map(({ bodies }) => bodies)).toEqual([["last words"]]);
+    expect(resident.room(roomId).events.has(eventId)).toBe(true);
+  });
+});
