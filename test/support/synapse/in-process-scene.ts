@@ -1,0 +1,41 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+import type { RoomId } from "../../../src/matrix/identifiers.ts";
+import { openTestDatabase } from "../database.ts";
+import { driveResync } from "../drive-resync.ts";
+import { startInProcessSidecar, type InProcessSidecar } from "../in-process-sidecar.ts";
+import { startLoopbackClientApi, type LoopbackClientApi } from "../loopback-client.ts";
+import { startSynapse, type Synapse } from "./start-synapse.ts";
+
+/** A real Synapse, and a sidecar in this process whose rooms stay partial until a test completes them. */
+export interface InProcessSynapseScene {
+  readonly synapse: Synapse;
+  readonly sidecar: InProcessSidecar;
+  readonly api: LoopbackClientApi;
+  /** The room's resync, from its first step to its last. */
+  complete(roomId: RoomId): Promise<void>;
+}
+
+export async function openInProcessSynapseScene(): Promise<InProcessSynapseScene> {
+  const dataDir = await mkdtemp(join(tmpdir(), "fastjoin-synapse-"));
+  afterAll(() => rm(dataDir, { recursive: true, force: true }));
+  const synapse = await startSynapse({ dataDir });
+  afterAll(() => synapse.stop(), 60_000);
+  const database = await openTestDatabase();
+  const sidecar = await startInProcessSidecar(database);
+  afterAll(() => sidecar.close());
+  const api = await startLoopbackClientApi(database, sidecar.ctx);
+  return {
+    synapse,
+    sidecar,
+    api,
+    complete: async (roomId) => {
+      const joined = sidecar.wanted.findLast((one) => one.roomId === roomId);
+      if (joined === undefined) throw new Error(`no resync of ${roomId} was asked for`);
+      const end = await driveResync(sidecar.ctx, roomId, joined.joinEventId);
+      if (end !== "completed") throw new Error(`the resync ended as ${end}`);
+    },
+  };
+}
