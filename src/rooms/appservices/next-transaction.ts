@@ -2,10 +2,11 @@ import type { ApplicationService } from "../../appservice-client/registration.ts
 import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { stringifyJson } from "../../matrix/json.ts";
+import { isJsonObject, stringifyJson } from "../../matrix/json.ts";
 import { readPushItems, type PushItem } from "../../storage/appservice-items.ts";
 import type { PushPlace } from "../../storage/appservice-pushes.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
+import { loadInviteRoomStates } from "../../storage/invites.ts";
 import { loadRoom, roomRules } from "../../storage/rooms.ts";
 import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
@@ -124,8 +125,17 @@ async function clientEvents(ctx: RoomsContext, all: readonly News[]): Promise<re
       }
     }
   }
-  return all.flatMap(({ event }) => {
-    const one = framed.get(event.eventId);
-    return one === undefined ? [] : [one];
+  const told = await loadInviteRoomStates(ctx.database.pool, [...framed.keys()]);
+  return all.flatMap(({ event: { eventId } }) => {
+    const event = framed.get(eventId);
+    const roomState = told.get(eventId);
+    if (event === undefined) return [];
+    // Of a room that we are not in, this is all there is.
+    const unsigned = { ...unsignedOf(event), ...(roomState === undefined ? {} : { invite_room_state: roomState }) };
+    return [{ ...event, unsigned }];
   });
+}
+
+function unsignedOf({ unsigned }: JsonObject): JsonObject {
+  return isJsonObject(unsigned) ? unsigned : {};
 }

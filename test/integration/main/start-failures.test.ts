@@ -63,6 +63,16 @@ describe("a start that fails", () => {
     }
   });
 
+  it("refuses registrations of application services that can't be read or used", async () => {
+    for (const command of ["config", "start"]) {
+      const unread = await run({ FASTJOIN_APPLICATION_SERVICES: "/nope" }, command);
+      expect(unread.stderr).toContain("FASTJOIN_APPLICATION_SERVICES names /nope, which can't be read");
+      const unusable = await run({ FASTJOIN_APPLICATION_SERVICES: file }, command);
+      expect(unusable.stderr).toContain(`${file}: the file holds "no certificate"; allowed: a YAML mapping`);
+      expect([unread.code, unusable.code]).toEqual([78, 78]);
+    }
+  });
+
   it("refuses a data directory under a file", async () => {
     const dataDir = join(file, "data");
     for (const command of ["config", "start", "rooms"]) {

@@ -14,8 +14,10 @@ import {
   startServiceReceiver,
   type ServiceReceiver,
 } from "../../support/application-service.ts";
+import { rulesFor } from "../../support/a-pdu.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startLoopbackClientApi, type TestClient } from "../../support/loopback-client.ts";
+import { startLoopbackFederation } from "../../support/loopback-federation.ts";
 
 const database = await openTestDatabase();
 const receiver = await startServiceReceiver();
@@ -188,6 +190,49 @@ describe("startAppservicePushes", () => {
     await expect
       .poll(async () => (await loadPushState(database.pool, dead.id))?.backOff?.lastError)
       .toMatch(/9|refused/);
+  });
+
+  it("tells of an invitation to a room that no user of this server is in", async () => {
+    const federation = await startLoopbackFederation(api.ctx);
+    const them = await federation.remote("them.example");
+    pushUntilTestEnds(api.ctx);
+    const template = {
+      type: "m.room.member",
+      room_id: "!theirs:them.example",
+      sender: "@bob:them.example",
+      state_key: ghost,
+      content: { membership: "invite" },
+      ...{ prev_events: [], auth_events: [], depth: 5 },
+    };
+    const event = them.complete(template, rulesFor("11"));
+    const name = { type: "m.room.name", state_key: "", sender: "@bob:them.example", content: { name: "Theirs" } };
+    const path = `/_matrix/federation/v2/invite/${event.roomId}/${encodeURIComponent(event.eventId)}`;
+    const body = { room_version: "11", event: event.pdu, invite_room_state: [name] };
+    expect((await them.ask("PUT", path, body)).status).toBe(200);
+    await expect
+      .poll(() => receiver.events())
+      .toMatchObject([
+        {
+          event_id: event.eventId,
+          room_id: "!theirs:them.example",
+          state_key: ghost,
+          content: { membership: "invite" },
+          unsigned: { invite_room_state: [name] },
+        },
+      ]);
+  });
+
+  it("pushes at once to a service that has itself pinged, however long its back-off is", async () => {
+    receiver.handler = refuse(503);
+    pushUntilTestEnds(api.ctx, { firstRetryMs: 3_600_000, longestRetryMs: 3_600_000 });
+    await alice.send(await aRoomWithGhost(), "hello");
+    await expect
+      .poll(async () => (await loadPushState(database.pool, bridge.id))?.backOff?.lastError)
+      .toBe("it answered 503");
+    receiver.handler = acknowledge;
+    const path = `/_matrix/client/v1/appservice/${encodeURIComponent(bridge.id)}/ping`;
+    expect((await api.call("POST", path, { query: { access_token: bridge.asToken }, body: {} })).status).toBe(200);
+    await expect.poll(() => bodies()).toContain("hello");
   });
 
   it("knows rooms by their id and by their alias", async () => {

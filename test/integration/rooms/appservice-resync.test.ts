@@ -22,6 +22,7 @@ const ctx = { ...sidecar.ctx, appservices: appservicesOf(bridge) };
 const ghost: UserId = `@_bridge_ghost:${sidecar.serverName}`;
 
 const MALLORY: UserId = "@mallory:server-001.rooms.test";
+const MODERATOR: UserId = "@moderator:server-003.rooms.test";
 const VICTIM: UserId = "@victim:server-002.rooms.test";
 
 interface RoomWithHiddenBan {
@@ -41,8 +42,14 @@ async function enterRoomWithHiddenBan(): Promise<RoomWithHiddenBan> {
   const room = resident.hostRoom({ members });
   const quiet = { push: false };
   await resident.join(room, VICTIM, quiet);
+  await resident.join(room, MODERATOR, quiet);
   const { eventId: malloryJoined } = await resident.join(room, MALLORY, quiet);
-  const content = { users: { [resident.founder]: 100, [MALLORY]: 50 }, kick: 50, ban: 50, state_default: 50 };
+  const content = {
+    users: { [resident.founder]: 100, [MALLORY]: 50, [MODERATOR]: 50 },
+    kick: 50,
+    ban: 50,
+    state_default: 50,
+  };
   const { eventId: levels } = await resident.sendState(room, { type: "m.room.power_levels", content }, quiet);
   const topic = { type: "m.room.topic", content: { topic: "of the founder" } };
   const { eventId: topicId } = await resident.sendState(room, topic, quiet);
@@ -170,6 +177,24 @@ describe("the pushes behind a resync", () => {
     expect(await isAccepted(wrong.eventId)).toBe(false);
     await expect.poll(() => pushed(eventId).length).toBe(2);
     expect(pushed(eventId)[1]).toMatchObject({ content: { topic: "the founder's second" } });
+  });
+
+  it("bring what stands where a state event was soft-failed at the end", async () => {
+    const { room, joinEventId, topic } = scene;
+    pushUntilTestEnds(ctx);
+    await resident.leave(room, MODERATOR);
+    const late = await resident.send(
+      room,
+      { sender: MODERATOR, type: "m.room.topic", stateKey: "", content: { topic: "I never left" } },
+      { prevEvents: [joinEventId] },
+    );
+    await expect.poll(() => pushed(late.eventId).length).toBe(1);
+    const before = pushed(topic).length;
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    expect((await loadEvent(database.pool, late.eventId))?.softFailed).toBe(true);
+    await expect.poll(() => pushed(topic).length).toBe(before + 1);
   });
 
   it("tell of no memberships that were merely unknown, but of those who have sent something", async () => {
