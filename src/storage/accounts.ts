@@ -112,7 +112,7 @@ export async function lockDevice(tx: Connection, { userId, deviceId }: Session):
   return (await queryRow(tx, text, [userId, deviceId])) !== undefined;
 }
 
-/** Logs devices out: they and their tokens, keys and messages are gone. @returns the ids of those that were there */
+/** Logs devices out: they, their tokens and their keys are gone. @returns the ids of those that were there */
 export async function deleteDevices(
   tx: Connection,
   userId: UserId,

@@ -212,14 +212,24 @@ export async function isInPartialRoom(c: Connection, serverName: ServerName): Pr
   return row !== undefined;
 }
 
+/** Of one server's users so many are kept; nobody has them, and all members are news to clients in the end anyway. */
+const MOST_KEPT_OF_A_SERVER = 10_000;
+
 /** Keeps an update, the newest of each device: what it replaces will be missed, and the list fetched anew. */
 export async function keepDeviceUpdate(tx: Connection, update: PendingDeviceUpdate): Promise<void> {
   await execute(
     tx,
     `INSERT INTO pending_device_updates (user_id, server_name, edu_type, device_id, content)
-     VALUES ($1, $2, $3, $4, $5)
+     SELECT $1, $2, $3, $4, $5 WHERE $6 > (SELECT count(*) FROM pending_device_updates WHERE server_name = $2)
      ON CONFLICT (user_id, edu_type, device_id) DO UPDATE SET content = EXCLUDED.content`,
-    [update.userId, update.serverName, update.eduType, update.deviceId, stringifyJson(update.content)],
+    [
+      update.userId,
+      update.serverName,
+      update.eduType,
+      update.deviceId,
+      stringifyJson(update.content),
+      MOST_KEPT_OF_A_SERVER,
+    ],
   );
 }
 

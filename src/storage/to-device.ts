@@ -23,20 +23,22 @@ interface ReceivedMessage {
 /**
  * Puts messages into the inboxes of our users' devices, in the order given. One for a device that is not there is
  * dropped: nobody could ever read it.
+ *
+ * @param appended `streamId` is taken by this transaction: a device that is logged out meanwhile then finds them
  */
 export async function appendToDevice(
   tx: Connection,
-  { streamId, messages }: { readonly streamId: bigint; readonly messages: readonly ToDeviceMessage[] },
+  appended: { readonly streamId: bigint; readonly messages: readonly ToDeviceMessage[] },
 ): Promise<void> {
+  const { streamId, messages } = appended;
   await execute(
     tx,
-    // Locked, so that a device that is logged out meanwhile takes its messages with it.
     `INSERT INTO to_device_messages (stream_id, user_id, device_id, sender, type, content)
      SELECT $1, devices.user_id, devices.device_id, message.sender, message.type, message.content
      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
        WITH ORDINALITY AS message (user_id, device_id, sender, type, content, place)
      JOIN devices ON devices.user_id = message.user_id AND message.device_id IN ('*', devices.device_id)
-     ORDER BY message.place FOR KEY SHARE OF devices`,
+     ORDER BY message.place`,
     [
       streamId,
       messages.map((message) => message.userId),
@@ -79,6 +81,14 @@ export async function deleteToDeviceMessages(
   ]);
 }
 
+/** Deletes all messages to devices that are gone. Behind a stream position, so that none is being appended. */
+export async function deleteInboxes(tx: Connection, userId: UserId, deviceIds: readonly string[]): Promise<void> {
+  await execute(tx, `DELETE FROM to_device_messages WHERE user_id = $1 AND device_id = ANY ($2::text[])`, [
+    userId,
+    deviceIds,
+  ]);
+}
+
 /** False if the device's request with this transaction id was carried out before. */
 export async function beginToDeviceTransaction(tx: Connection, sender: Session, txnId: string): Promise<boolean> {
   const row = await queryRow(
@@ -100,8 +110,12 @@ export async function noteReceivedToDevice(tx: Connection, origin: ServerName, m
   return row !== undefined;
 }
 
-/** Forgets the ids of what was sent and received before `before` (milliseconds). */
-export async function forgetToDeviceIds(c: Connection, before: number): Promise<number> {
-  const sent = await execute(c, `DELETE FROM to_device_transactions WHERE created_at < $1`, [new Date(before)]);
-  return sent + (await execute(c, `DELETE FROM received_to_device WHERE received_at < $1`, [new Date(before)]));
+/** Forgets what our clients asked before `before` (milliseconds). */
+export async function forgetToDeviceTransactions(c: Connection, before: number): Promise<number> {
+  return execute(c, `DELETE FROM to_device_transactions WHERE created_at < $1`, [new Date(before)]);
+}
+
+/** Forgets the ids of messages that came before `before` (milliseconds). */
+export async function forgetReceivedToDevice(c: Connection, before: number): Promise<number> {
+  return execute(c, `DELETE FROM received_to_device WHERE received_at < $1`, [new Date(before)]);
 }

@@ -1,6 +1,7 @@
 -- Devices of our users and of others: their keys, who was told of changes, and what is sent to them.
 
--- Messages for one device of ours, until its client has acknowledged them by its next /sync.
+-- Messages for one device of ours, until its client has acknowledged them by its next /sync. Without a foreign key: its
+-- check would lock a device under the stream position, while who changes a device comes to the position from there.
 CREATE TABLE to_device_messages (
   message_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   stream_id bigint NOT NULL,
@@ -8,8 +9,7 @@ CREATE TABLE to_device_messages (
   device_id text NOT NULL,
   sender text NOT NULL,
   type text NOT NULL,
-  content text NOT NULL,
-  FOREIGN KEY (user_id, device_id) REFERENCES devices ON DELETE CASCADE
+  content text NOT NULL
 );
 CREATE INDEX to_device_messages_device ON to_device_messages (user_id, device_id, stream_id);
 
@@ -101,6 +101,10 @@ CREATE TABLE local_device_changes (
   told text[] NOT NULL -- servers
 );
 CREATE INDEX local_device_changes_user ON local_device_changes (user_id, stream_id);
+
+-- What a member was before a change: who shares a room only now, and who has left.
+CREATE INDEX current_state_delta_stream_members ON current_state_delta_stream (room_id, state_key, stream_id)
+  WHERE type = 'm.room.member';
 
 -- ── Device lists of other servers' users ────────────────────────────────────────────────────────────────────────────
 

@@ -5,6 +5,8 @@ import { deleteDevices, devicesOf, setDeviceName, type Session } from "../../sto
 import { deleteKeySignatures } from "../../storage/cross-signing-keys.ts";
 import { transaction } from "../../storage/database.ts";
 import { loadDeviceKeys } from "../../storage/device-keys.ts";
+import { takeStreamPositions } from "../../storage/streams.ts";
+import { deleteInboxes } from "../../storage/to-device.ts";
 import { announceDeviceChanges, noteForClients, type DevicesContext } from "./announce-device-changes.ts";
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices */
@@ -44,8 +46,12 @@ export async function removeDevices(ctx: DevicesContext, userId: UserId, deviceI
     const keyed = new Set((await loadDeviceKeys(tx, [userId])).map((device) => device.deviceId));
     const deleted = await deleteDevices(tx, userId, deviceIds);
     await deleteKeySignatures(tx, userId, deleted);
+    if (deleted.length === 0) return;
     const changed = deleted.filter((deviceId) => keyed.has(deviceId));
+    // Either way a position is taken, behind which nobody appends messages to these devices any more.
     if (changed.length > 0) await announceDeviceChanges(ctx, tx, { userId, changed });
+    else await takeStreamPositions(tx, 1);
+    await deleteInboxes(tx, userId, deleted);
   });
 }
 

@@ -1,5 +1,6 @@
 import { forgetClientTransactions } from "../../storage/client-transactions.ts";
 import { forgetReceivedTransactions } from "../../storage/received-transactions.ts";
+import { forgetReceivedToDevice, forgetToDeviceTransactions } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
 import { createWakeUp } from "../send/wake-up.ts";
 
@@ -19,6 +20,8 @@ export async function forgetOldTransactions(
   const now = ctx.now();
   const received = await forgetReceivedTransactions(pool, now - RECEIVED_FOR_MS);
   const ofClients = await forgetClientTransactions(pool, now - OF_CLIENTS_FOR_MS);
+  await forgetReceivedToDevice(pool, now - RECEIVED_FOR_MS);
+  await forgetToDeviceTransactions(pool, now - OF_CLIENTS_FOR_MS);
   return { received, ofClients };
 }
 

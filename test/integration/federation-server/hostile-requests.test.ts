@@ -97,6 +97,13 @@ const walk = fc.record(
   { requiredKeys: ["latest_events"] },
 );
 
+const userIds = fc.constantFrom("@alice:us.example", "@a\0b:us.example", "@b:other.example", "alice", "__proto__");
+const perDevice = fc.oneof(json, fc.array(fc.constantFrom("D", "\0")), fc.dictionary(fc.string(), fc.string()));
+
+function ofUsers(name: string): fc.Arbitrary<JsonValue> {
+  return fc.dictionary(userIds, perDevice).map((users) => ({ [name]: users }) as JsonValue);
+}
+
 type Place = readonly [method: string, path: string, body?: fc.Arbitrary<JsonValue>];
 
 const PLACES: readonly Place[] = [
@@ -120,6 +127,8 @@ const PLACES: readonly Place[] = [
   ["GET", "v1/query/profile?user_id=:user&field=:text"],
   ["GET", "v1/query/directory?room_alias=:text"],
   ["GET", "v1/user/devices/:user"],
+  ["POST", "v1/user/keys/query", ofUsers("device_keys")],
+  ["POST", "v1/user/keys/claim", ofUsers("one_time_keys")],
 ];
 
 const anyRequest = fc.constantFrom(...PLACES).chain(([method, path, body = json]) =>

@@ -6,6 +6,7 @@ import {
   forgetOldTransactions,
   startForgettingTransactions,
 } from "../../../src/rooms/receive/forget-old-transactions.ts";
+import { createSession, createUser } from "../../../src/storage/accounts.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
 const DAY_MS = 24 * 60 * 60_000;
@@ -47,6 +48,23 @@ describe("forgetOldTransactions", () => {
   it("forgets those of servers after a week, those of clients after a day", async () => {
     expect(await forgetOldTransactions(ctx)).toEqual({ received: 1, ofClients: 2 });
     expect(await left()).toEqual([2, 2]);
+  });
+});
+
+describe("forgetOldTransactions of messages to devices", () => {
+  it("forgets those of servers after a week, those of clients after a day", async () => {
+    await createUser(database, "@alice:x");
+    await createSession(database, { userId: "@alice:x", deviceId: "DEVICE" });
+    for (const days of [0, 0.9, 1.1, 6.9, 7.1]) {
+      const at = new Date(Date.now() - days * DAY_MS);
+      await pool.query(`INSERT INTO received_to_device VALUES ('other.example', $1, $2)`, [`m${days}`, at]);
+      await pool.query(`INSERT INTO to_device_transactions VALUES ('@alice:x', 'DEVICE', $1, $2)`, [`t${days}`, at]);
+    }
+    await forgetOldTransactions(ctx);
+    const messages = await pool.query(`SELECT message_id FROM received_to_device ORDER BY received_at DESC`);
+    expect(messages.rows.map((row) => row.message_id)).toEqual(["m0", "m0.9", "m1.1", "m6.9"]);
+    const transactions = await pool.query(`SELECT txn_id FROM to_device_transactions ORDER BY created_at DESC`);
+    expect(transactions.rows.map((row) => row.txn_id)).toEqual(["t0", "t0.9"]);
   });
 });
 
