@@ -202,7 +202,9 @@ describe("startAppservicePushes", () => {
       sender: "@bob:them.example",
       state_key: ghost,
       content: { membership: "invite" },
-      ...{ prev_events: [], auth_events: [], depth: 5 },
+      prev_events: [],
+      auth_events: [],
+      depth: 5,
     };
     const event = them.complete(template, rulesFor("11"));
     const name = { type: "m.room.name", state_key: "", sender: "@bob:them.example", content: { name: "Theirs" } };
