@@ -3,7 +3,9 @@ import type { EventId } from "../../../../src/matrix/identifiers.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { repairEvents } from "../../../../src/rooms/resync/resync-repair-events.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
-import { partialEventIds, partialRoom } from "../../../../src/storage/partial-state.ts";
+import { transaction } from "../../../../src/storage/database.ts";
+import { PartialRoomGone } from "../../../../src/storage/errors.ts";
+import { deletePartialRoom, markPartial, partialEventIds, partialRoom } from "../../../../src/storage/partial-state.ts";
 import { AT_ROOM, AT_STREAM, holdStream, untilWaiting } from "../../../support/hold-point.ts";
 import {
   completeResync,
@@ -14,6 +16,7 @@ import {
   type EnteredRoom,
 } from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
+import { anEvent, storeInTimeline } from "../../../support/stored-room.ts";
 
 const scene = await openScene();
 const { database, resident, sidecar } = scene;
@@ -69,5 +72,34 @@ describe("finishResync, while an event arrives", () => {
     expect(await isPartial(eventId)).toBe(false);
     expect(await loadEvent(database.pool, eventId)).toMatchObject({ outlier: false, rejection: null });
     await expectWhole(scene, entered);
+  });
+});
+
+describe("the foreign key, should an event be marked partial past the room's lock", () => {
+  it("keeps the room partial when the event comes first", async () => {
+    const { roomId } = await enterRoom(scene);
+    await storeInTimeline(database, anEvent(roomId, `$first-${roomId}`));
+    let clearing: Promise<unknown> | undefined;
+    await transaction(database, async (tx) => {
+      await markPartial(tx, roomId, `$first-${roomId}`);
+      clearing = transaction(database, async (other) => deletePartialRoom(other, roomId)).catch(
+        (error: unknown) => error,
+      );
+      await untilWaiting(database, /DELETE FROM partial_state_rooms /);
+    });
+    expect(await clearing).toMatchObject({ name: "StorageConflict", code: "foreign-key" });
+  });
+
+  it("tells the event when the room is cleared first", async () => {
+    const { target, roomId } = await enterRoom(scene);
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    await storeInTimeline(database, anEvent(roomId, `$second-${roomId}`));
+    let marking: Promise<unknown> | undefined;
+    await transaction(database, async (tx) => {
+      await deletePartialRoom(tx, roomId);
+      marking = markPartial(database.pool, roomId, `$second-${roomId}`).catch((error: unknown) => error);
+      await untilWaiting(database, /INSERT INTO partial_state_events/);
+    });
+    expect(await marking).toBeInstanceOf(PartialRoomGone);
   });
 });
