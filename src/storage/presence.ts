@@ -1,4 +1,4 @@
-import { serverNameOf, type ServerName, type UserId } from "../matrix/identifiers.ts";
+import { serverNameOf, type RoomId, type ServerName, type UserId } from "../matrix/identifiers.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 import type { StreamRange } from "./streams.ts";
 
@@ -149,6 +149,17 @@ export async function changedPresence(
   return rows.map(presenceOf).toReversed();
 }
 
+/** The presence of all who are not offline and share one of these rooms with a user of ours who has just entered them. */
+export async function presenceInRooms(c: Connection, roomIds: readonly RoomId[]): Promise<readonly Presence[]> {
+  const rows = await queryRows<PresenceRow>(
+    c,
+    `SELECT DISTINCT ${PRESENCE_COLUMNS} FROM current_memberships JOIN presence USING (user_id)
+     WHERE room_id = ANY ($1::text[]) AND membership = 'join' AND presence <> 'offline' LIMIT $2`,
+    [roomIds, MAX_PRESENCE],
+  );
+  return rows.map(presenceOf);
+}
+
 /** The servers, our own included, of the rooms in which the user is joined. */
 export async function serversSharingRooms(c: Connection, userId: UserId): Promise<readonly ServerName[]> {
   const rows = await queryRows<{ name: ServerName }>(
@@ -187,13 +198,24 @@ interface PresenceDue {
   readonly toldBefore: number;
 }
 
+/** They have joined a room since they were told of last. */
+const HAS_ENTERED = `EXISTS (
+  SELECT FROM local_membership_stream entered
+  WHERE entered.user_id = presence.user_id AND entered.stream_id > presence.stream_id AND membership = 'join')`;
+
+export async function hasEnteredRoomSinceTold(c: Connection, userId: UserId): Promise<boolean> {
+  const row = await queryRow(c, `SELECT FROM presence WHERE user_id = $1 AND ${HAS_ENTERED}`, [userId]);
+  return row !== undefined;
+}
+
 /** Whose presence ends, or is to be told again. */
 export async function usersWithPresenceDue(c: Connection, due: PresenceDue): Promise<readonly UserId[]> {
   const rows = await queryRows<{ id: UserId }>(
     c,
     `SELECT user_id AS id FROM presence WHERE presence <> 'offline' AND (online_until <= $1
        OR (server_name = $2 AND presence = 'online' AND last_active_at <= $3)
-       OR (server_name = $2 AND told_at <= $4))`,
+       OR (server_name = $2 AND told_at <= $4)
+       OR (server_name = $2 AND ${HAS_ENTERED}))`,
     [new Date(due.now), due.serverName, new Date(due.idleBefore), new Date(due.toldBefore)],
   );
   return rows.map((row) => row.id);

@@ -2,6 +2,7 @@ import { serverNameOf } from "../../matrix/identifiers.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
 import {
   forgetPresence,
+  hasEnteredRoomSinceTold,
   lockPresence,
   prolongPresence,
   storePresence,
@@ -18,7 +19,10 @@ const IDLE_AFTER_MS = 5 * 60_000;
 const TELL_AGAIN_AFTER_MS = 20 * 60_000;
 const FORGET_AFTER_MS = 7 * 24 * 60 * 60_000;
 
-/** Ends the presence of those who are not heard of any more, and of our own tells others again. */
+/**
+ * Ends the presence of those who are not heard of any more. Of our own users tells others again in time, and soon those
+ * whose room they have joined.
+ */
 export async function endPresence(ctx: RoomsContext): Promise<void> {
   const now = ctx.now();
   const { serverName } = ctx;
@@ -41,6 +45,9 @@ async function endOrTell(ctx: RoomsContext, tx: Connection, before: Presence | u
     else await storePresence(tx, after, await takeStreamPositions(tx, 1));
   } else if (isOurs && before.presence === "online" && before.lastActiveAt <= now - IDLE_AFTER_MS) {
     await storeOwn(ctx, tx, before, { ...before, presence: "unavailable", currentlyActive: false });
+  } else if (isOurs && (await hasEnteredRoomSinceTold(tx, before.userId))) {
+    await tellPresence(ctx, tx, before);
+    await storePresence(tx, { ...before, toldAt: now }, await takeStreamPositions(tx, 1));
   } else if (before.toldAt !== null && before.toldAt <= now - TELL_AGAIN_AFTER_MS) {
     await tellPresence(ctx, tx, before);
     await prolongPresence(tx, { ...before, toldAt: now });

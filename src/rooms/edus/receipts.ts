@@ -26,6 +26,11 @@ import { checkJoined } from "./joined-user.ts";
 import { noteActive } from "./own-presence.ts";
 import { checkServerInRoom, standingOf } from "./speaker.ts";
 
+/** Of an EDU; servers send some dozens. */
+const MAX_ROOMS = 100;
+/** Of a room in an EDU. */
+const MAX_READERS = 250;
+
 interface OwnReceipt {
   readonly roomId: RoomId;
   readonly userId: UserId;
@@ -75,7 +80,7 @@ async function tellReceipt(ctx: RoomsContext, tx: Connection, receipt: Receipt):
 export async function receiveReceipts(ctx: RoomsContext, origin: ServerName, content: JsonObject): Promise<void> {
   const reasons: string[] = [];
   let taken = 0;
-  for (const [roomId, ofRoom] of Object.entries(content)) {
+  for (const [roomId, ofRoom] of Object.entries(content).slice(0, MAX_ROOMS)) {
     try {
       taken += await receiveRoomReceipts(ctx, origin, receiptsIn(roomId, ofRoom));
     } catch (error) {
@@ -89,7 +94,8 @@ export async function receiveReceipts(ctx: RoomsContext, origin: ServerName, con
 /** Only `m.read` is for other servers. */
 function receiptsIn(roomId: string, ofRoom: JsonValue | undefined): readonly [Receipt, ...Receipt[]] {
   const read = isJsonObject(ofRoom) ? ofRoom["m.read"] : undefined;
-  const receipts = Object.entries(isRoomId(roomId) && isJsonObject(read) ? read : {}).flatMap(([userId, one]) => {
+  const entries = Object.entries(isRoomId(roomId) && isJsonObject(read) ? read : {});
+  const receipts = entries.slice(0, MAX_READERS).flatMap(([userId, one]) => {
     const receipt = receiptOf(userId, one);
     return receipt === undefined ? [] : [{ roomId: roomId as RoomId, type: "m.read" as const, ...receipt }];
   });

@@ -33,7 +33,7 @@ const HANDLERS: Readonly<Record<string, EduHandler>> = {
 export async function receiveEdus(ctx: RoomsContext, origin: ServerName, edus: readonly JsonValue[]): Promise<void> {
   for (const edu of edus) {
     try {
-      await receiveEdu(ctx, origin, edu);
+      await receiveEduTwice(ctx, origin, edu);
     } catch (error) {
       const eduType = isJsonObject(edu) ? edu["edu_type"] : undefined;
       if (error instanceof EduUnusable) {
@@ -42,6 +42,17 @@ export async function receiveEdus(ctx: RoomsContext, origin: ServerName, edus: r
         ctx.logger.error({ err: error, origin, eduType }, "an EDU could not be handled and was dropped");
       }
     }
+  }
+}
+
+/** Two writers that meet in the database, or a connection that it loses, must not cost a message to a device. */
+async function receiveEduTwice(ctx: RoomsContext, origin: ServerName, edu: JsonValue): Promise<void> {
+  try {
+    await receiveEdu(ctx, origin, edu);
+  } catch (error) {
+    if (error instanceof EduUnusable) throw error;
+    ctx.logger.warn({ err: error, origin }, "an EDU could not be handled; tried again");
+    await receiveEdu(ctx, origin, edu);
   }
 }
 

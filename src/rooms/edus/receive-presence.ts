@@ -18,6 +18,8 @@ import { EduUnusable } from "./edu-unusable.ts";
 /** Other servers tell again in less time than this of a user who is not offline. */
 const REMOTE_PRESENCE_MS = 30 * 60_000;
 const MAX_STATUS_LENGTH = 1_024;
+/** Of an EDU; servers send some dozens. */
+const MAX_ENTRIES = 250;
 
 /**
  * Takes in an `m.presence` EDU, of users who share a room with us: also of a partial room's, where we believe that who
@@ -28,7 +30,7 @@ const MAX_STATUS_LENGTH = 1_024;
 export async function receivePresence(ctx: RoomsContext, origin: ServerName, content: JsonObject): Promise<void> {
   const { push } = content;
   let believed = 0;
-  for (const entry of isJsonArray(push) ? push : []) {
+  for (const entry of isJsonArray(push) ? push.slice(0, MAX_ENTRIES) : []) {
     const presence = presenceOf(entry, ctx.now());
     if (presence === undefined || serverNameOf(presence.userId) !== origin) continue;
     if (!(await isBelieved(ctx, origin, presence))) continue;

@@ -8,7 +8,7 @@ import type { ReceivedEdu } from "../../resident/edus.ts";
 import { openClientScene, type EnteredRoom } from "../../support/client-scene.ts";
 import type { Body, TestClient } from "../../support/loopback-client.ts";
 
-const { database, resident, sidecar, aUser, enter, joinVia } = await openClientScene();
+const { database, resident, sidecar, aUser, enter, hostRoom, joinVia } = await openClientScene();
 
 const LAZY = JSON.stringify({ room: { state: { lazy_load_members: true } } });
 const key = encodeURIComponent;
@@ -74,6 +74,28 @@ function edusOf(type: string, room: HostedRoom): readonly ReceivedEdu[] {
 
 async function presenceOf(client: TestClient, userId: string): Promise<Body> {
   return client.ok("GET", `presence/${key(userId)}/status`);
+}
+
+/** What the resident was told of one of our users. */
+function presenceSentOf({ userId }: TestClient): readonly JsonObject[] {
+  return resident.received.edus
+    .filter(({ type }) => type === "m.presence")
+    .flatMap(({ content }) => content["push"] as readonly JsonObject[])
+    .filter((entry) => entry["user_id"] === userId);
+}
+
+/** Lets the database refuse what is written to a table, the first `times`. */
+async function breakTable(table: string, times: number): Promise<() => Promise<void>> {
+  const tries = `tries_of_${table}`;
+  await database.pool.query(`CREATE SEQUENCE ${tries};
+    CREATE FUNCTION refuse_${table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF nextval('${tries}') <= ${times} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '40001'; END IF;
+      RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON ${table} FOR EACH ROW EXECUTE FUNCTION refuse_${table}()`);
+  return async () => {
+    await database.pool.query(`DROP TRIGGER refuse ON ${table}; DROP FUNCTION refuse_${table}; DROP SEQUENCE ${tries}`);
+  };
 }
 
 describe("m.typing in a partial room", () => {
@@ -277,6 +299,25 @@ describe("m.presence of members of a partial room", () => {
     await database.pool.query("DELETE FROM presence WHERE user_id LIKE '@many%'");
   });
 
+  it("is taken of no more than 250 users at a time", async () => {
+    const { client } = await enter();
+    const many = Array.from({ length: 251 }, () => aGhost());
+    const push = many.map((user_id) => ({ user_id, presence: "online" }));
+    await theySend([{ edu_type: "m.presence", content: { push } }]);
+    expect(await presenceOf(client, many[249] ?? "")).toMatchObject({ presence: "online" });
+    expect(await presenceOf(client, many[250] ?? "")).toEqual({ presence: "offline" });
+  });
+
+  it("is told to the servers of a room that the user has entered since", async () => {
+    const client = await aUser();
+    await client.ok("PUT", `presence/${key(client.userId)}/status`, { body: { presence: "online" } });
+    await joinVia(client, hostRoom());
+    await endPresence(sidecar.ctx);
+    await expect.poll(() => presenceSentOf(client)).toMatchObject([{ presence: "online" }]);
+    await endPresence(sidecar.ctx);
+    await expect.poll(() => presenceSentOf(client)).toHaveLength(1);
+  });
+
   it("goes out to the servers that the join named, once for each change", async () => {
     const { client } = await enter();
     const put = async (state: string): Promise<void> => {
@@ -287,15 +328,10 @@ describe("m.presence of members of a partial room", () => {
     await put("online");
     await put("unavailable");
     await put("unavailable");
-    const sent = (): readonly JsonValue[] =>
-      resident.received.edus
-        .filter(({ type }) => type === "m.presence")
-        .flatMap(({ content }) => content["push"] as readonly JsonObject[])
-        .filter((entry) => entry["user_id"] === client.userId);
     await expect
-      .poll(() => sent().at(-1))
+      .poll(() => presenceSentOf(client).at(-1))
       .toMatchObject({ presence: "unavailable", status_msg: "busy", currently_active: false });
-    expect(sent().length).toBeLessThanOrEqual(2);
+    expect(presenceSentOf(client).length).toBeLessThanOrEqual(2);
   });
 });
 
@@ -331,6 +367,25 @@ describe("a transaction with EDUs", () => {
     const ghost = aGhost();
     expect(await theySend([typing(room, ghost)], [forged, 5, null])).toMatchObject({ status: 200 });
     expect(await typingIn(client, room)).toEqual([ghost]);
+  });
+
+  it("is taken where the database fails for one of them, which is tried twice", async () => {
+    const { room, client } = await enter();
+    const { event } = await resident.sendMessage(room, resident.founder, "beside a failure", { push: false });
+    const ghost = aGhost();
+    for (const { times, typists } of [
+      { times: 2, typists: [] },
+      { times: 1, typists: [ghost] },
+    ]) {
+      const mend = await breakTable("typing_users", times);
+      const answer = await theySend([typing(room, ghost), receipt(room, ghost, `$${times}`)], [event.pdu]);
+      expect(answer).toMatchObject({ status: 200, body: { pdus: { [event.eventId]: {} } } });
+      expect(await typingIn(client, room)).toEqual(typists);
+      await mend();
+    }
+    const { rooms } = await client.sync({ filter: LAZY });
+    const read = rooms.join[room.roomId].ephemeral.events.find((one: Body) => one.type === "m.receipt");
+    expect(Object.keys(read.content)).toEqual(["$1"]);
   });
 
   it("is refused with more than 100", async () => {

@@ -227,6 +227,19 @@ describe("presence", () => {
     expect((await alice.call("GET", "sync", { query: { set_presence: "asleep" } })).status).toBe(400);
   });
 
+  it("is told to both sides when a user enters a room", async () => {
+    const { alice, roomId } = await aPair();
+    const carol = await aUser();
+    await alice.sync();
+    const [ofCarol, ofAlice] = [await since(carol), await since(alice)];
+    expect((await carol.sync({ since: ofCarol })).presence).toBeUndefined();
+    await carol.ok("POST", `join/${key(roomId)}`);
+    const sendersIn = (answer: Body): readonly string[] => answer.presence.events.map((one: Body) => one.sender);
+    expect(sendersIn(await carol.sync({ since: ofCarol }))).toContain(alice.userId);
+    await endPresence(api.ctx);
+    expect(sendersIn(await alice.sync({ since: ofAlice }))).toContain(carol.userId);
+  });
+
   it("is nothing of strangers' and is not set for others", async () => {
     const [alice, stranger] = [await aUser(), await aUser()];
     await alice.sync();
