@@ -44,10 +44,11 @@ const BATCH = 100;
 export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncStep> {
   const { pool } = ctx.database;
   const room = await partialRoom(pool, target.roomId);
-  if (room === undefined || room.joinEventId !== target.joinEventId) return { kind: "superseded" };
-  if ((await localJoinedUsers(pool, target.roomId, ctx.serverName)).length === 0) {
-    return await transaction(ctx.database, (tx) => giveUpRoom(ctx, tx, target));
-  }
+  const isAbandoned = (await localJoinedUsers(pool, target.roomId, ctx.serverName)).length === 0;
+  // Asked again after it was given up: by a workflow that was waiting, or whose worker was killed before it was told.
+  if (room === undefined) return { kind: isAbandoned ? "left" : "superseded" };
+  if (room.joinEventId !== target.joinEventId) return { kind: "superseded" };
+  if (isAbandoned) return await transaction(ctx.database, (tx) => giveUpRoom(ctx, tx, target));
   const events = await nextRepairableEvents(pool, target.roomId, BATCH);
   if (events.length === 0) return { kind: "finish" };
   const partialEvents = await countPartialEvents(pool, target.roomId);

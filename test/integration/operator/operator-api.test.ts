@@ -353,7 +353,7 @@ describe("the operator API", async () => {
     });
 
     it("fails with exit code 1 on a refusal, 2 on wrong use, 78 on wrong settings", async () => {
-      for (const name of ["show", "retry", "cancel", "leave"]) {
+      for (const name of ["show", "retry", "cancel", "leave", "purge"]) {
         expect((await command(name, "!nowhere:x.org")).code, name).toBe(1);
       }
       expect((await command("show")).code).toBe(2);

@@ -131,7 +131,7 @@ describe("the purge of a room by the operator", () => {
     expect(body).toMatchObject({ left: [bob, user.userId].toSorted(), notLeft: [] });
     for (const userId of [user.userId, bob]) await untilOut(room, userId);
     expect(cancelled).toEqual([roomId]);
-    expect(await nextResyncStep(ctx, { roomId, joinEventId })).toEqual({ kind: "superseded" });
+    expect(await nextResyncStep(ctx, { roomId, joinEventId })).toEqual({ kind: "left" });
     expect(await ask("GET", `/resyncs/${encodeURIComponent(roomId)}`)).toMatchObject([404, {}]);
     expect(await purge(roomId)).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
     await roundAfter(8 * DAY);

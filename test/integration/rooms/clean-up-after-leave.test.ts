@@ -166,6 +166,14 @@ describe("a partial room of which the last of our users", () => {
 });
 
 describe("a partial room that is left", () => {
+  it("is still left for a resync that asks again, as one does that was waiting for a server", async () => {
+    const { room, bob, joinEventId } = await enter();
+    const target = { roomId: room.roomId, joinEventId };
+    for (const user of [bob, userId]) await leaveRoom(ctx, { userId: user, roomId: room.roomId });
+    expect(await nextResyncStep(ctx, target)).toEqual({ kind: "left" });
+    expect(await nextResyncStep(ctx, target)).toEqual({ kind: "left" });
+  });
+
   it("while Temporal is away is cleaned up when that is back", async () => {
     const entered = await enter();
     const { room, bob, joinEventId } = entered;
