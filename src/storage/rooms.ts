@@ -84,13 +84,11 @@ export async function forwardExtremities(c: Connection, roomId: RoomId): Promise
 }
 
 export async function setForwardExtremities(tx: Connection, roomId: RoomId, ids: readonly EventId[]): Promise<void> {
-  await execute(tx, `DELETE FROM forward_extremities WHERE room_id = $1 AND event_id <> ALL ($2::text[])`, [
-    roomId,
-    ids,
-  ]);
   await execute(
     tx,
-    `INSERT INTO forward_extremities (room_id, event_id) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING`,
+    `WITH superseded AS (
+       DELETE FROM forward_extremities WHERE room_id = $1 AND event_id <> ALL ($2::text[]))
+     INSERT INTO forward_extremities (room_id, event_id) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING`,
     [roomId, ids],
   );
 }

@@ -19,11 +19,11 @@ export async function takeStreamPositions(tx: Connection, count: number): Promis
   const row = await queryRow<{ last: bigint }>(
     tx,
     // The row is locked until the commit, and not seen by others before it.
-    `UPDATE stream_position SET position = position + $1 RETURNING position AS last`,
-    [count],
+    `UPDATE stream_position SET position = position + $1
+     RETURNING position AS last, pg_notify($2, position::text)`,
+    [count, STREAM_CHANNEL],
   );
   if (!row) throw new Error("the table stream_position has no row");
-  await execute(tx, `SELECT pg_notify($1, $2)`, [STREAM_CHANNEL, String(row.last)]);
   return row.last - BigInt(count) + 1n;
 }
 

@@ -1,6 +1,5 @@
 import { prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
-import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
 import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
@@ -16,7 +15,7 @@ import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
-import { judgeByAuthEvents, judgeByPartialState, judgeByState } from "./judge-event.ts";
+import { judgeByState, judgeEvent } from "./judge-event.ts";
 import {
   stateAfterEvent,
   stateBeforeEvent,
@@ -85,8 +84,10 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const isPartial = (await partialRoom(tx, event.roomId)) !== undefined;
   const source = isPartial ? { ...full, partialFor: ctx.serverName } : full;
   const past = await pastOf(source, input);
-  const refusal = (await secondCreation(tx, room, event)) ?? (await refusalOf({ ...source, event }, past));
-  const softFailed = refusal === null && (await failsCurrentState(source, event, room.currentSnapshotId));
+  const refusal =
+    (await secondCreation(tx, room, event)) ??
+    rejectionText(await judgeEvent({ ...source, event }, { ...past.before, partial: past.partial }));
+  const softFailed = refusal === null && (await failsCurrentState(source, event, { room, past }));
   const stored = await placeEvent(ctx, source, { ...input, room, past, refusal, softFailed });
   await input.also?.(tx, stored);
   return stored;
@@ -228,21 +229,16 @@ async function secondCreation(
   return first === eventId ? null : "create.not-first: the room has a create event already";
 }
 
-async function refusalOf(
-  judgement: { readonly tx: Connection; readonly rules: RoomVersionRules; readonly event: Event },
-  past: Past,
-): Promise<string | null> {
-  const byAuthEvents = rejectionText(await judgeByAuthEvents(judgement));
-  if (byAuthEvents !== null) return byAuthEvents;
-  const byState = past.partial
-    ? await judgeByPartialState(judgement, past.before.state)
-    : await judgeByState(judgement, past.before.state);
-  return rejectionText(byState);
-}
-
 /** Check 6, which is put off until a partial room's state is full (`replay-arrivals.ts`): most members are lacking. */
-async function failsCurrentState(source: StateSource, event: Event, snapshotId: bigint | null): Promise<boolean> {
+async function failsCurrentState(
+  source: StateSource,
+  event: Event,
+  { room, past }: { readonly room: RoomRow; readonly past: Past },
+): Promise<boolean> {
+  const { currentSnapshotId: snapshotId } = room;
   if (snapshotId === null || source.partialFor !== undefined) return false;
+  // Check 5 was this very check.
+  if (snapshotId === past.before.snapshotId) return false;
   const current = await loadState(source.database, snapshotId, source.tx);
   return !(await judgeByState({ ...source, event }, current)).allowed;
 }

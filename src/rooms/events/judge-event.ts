@@ -5,6 +5,7 @@ import { isStateEvent, type Event } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { stateFromEntries, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import type { Connection } from "../../storage/database.ts";
 import { loadEvents } from "../../storage/events.ts";
 import { authEventIdsWithCreate, authorizeByAuthEvents } from "./authorize-outliers.ts";
@@ -27,17 +28,27 @@ interface Judgement {
   readonly event: Event;
 }
 
+/** The state before an event, as it is known. */
+interface StateBefore {
+  readonly state: StateMap;
+  readonly partial: boolean;
+}
+
 /**
- * Check 4: the auth rules against the event's own auth events.
+ * Check 4, the auth rules against the event's own auth events, and check 5, the same against the state before it.
  *
  * @throws AuthEventsMissing
  */
-export async function judgeByAuthEvents({ tx, rules, event }: Judgement): Promise<AuthVerdict> {
+export async function judgeEvent(judgement: Judgement, before: StateBefore): Promise<AuthVerdict> {
+  const { tx, rules, event } = judgement;
   const ids = authEventIdsWithCreate(event, rules);
   const authEvents = await loadEvents(tx, ids);
   const missing = ids.filter((id) => !authEvents.has(id));
   if (missing.length > 0) throw new AuthEventsMissing(missing);
-  return authorizeByAuthEvents(event, rules, (id) => authEvents.get(id));
+  const byAuthEvents = authorizeByAuthEvents(event, rules, (id) => authEvents.get(id));
+  if (!byAuthEvents.allowed) return byAuthEvents;
+  const state = before.partial ? await supposedState(judgement, before.state, [...authEvents.values()]) : before.state;
+  return await judgeByState(judgement, state);
 }
 
 /** Checks 5 and 6: the auth rules against a state of the room. */
@@ -60,22 +71,24 @@ export async function judgeByState({ tx, rules, event }: Judgement, state: State
 }
 
 /**
- * Check 5 on partial state: a state that lacks most memberships can't refuse an event for what it lacks. So the rules
- * are asked against the resolution of the partial state and the event's own auth events: a ban that we know still
- * wins, a membership that we lack is filled in.
+ * What check 5 is asked against on partial state, which can't refuse an event for what it lacks: the resolution of the
+ * partial state and the event's own auth events. A ban that we know still wins; a membership that we lack is taken from
+ * the auth events as it stands, since the room's rules may have changed after it.
  */
-export async function judgeByPartialState(judgement: Judgement, partialState: StateMap): Promise<AuthVerdict> {
-  const { tx, rules, event } = judgement;
-  const authEvents = await loadEvents(tx, authEventIdsWithCreate(event, rules));
+async function supposedState(
+  { tx, rules, event }: Judgement,
+  partialState: StateMap,
+  authEvents: readonly Event[],
+): Promise<StateMap> {
   const claimed = stateFromEntries(
-    [...authEvents.values()].flatMap((authEvent) =>
+    authEvents.flatMap((authEvent) =>
       isStateEvent(authEvent.pdu) && !authEvent.rejected
         ? [[stateKeyOf(authEvent.pdu.type, authEvent.pdu.state_key), authEvent.eventId] as const]
         : [],
     ),
   );
   const relevant = restrictTo(partialState, event, rules);
-  return await judgeByState(judgement, await resolveRoomState(tx, rules, [relevant, claimed]));
+  return await resolveRoomState(tx, rules, withOmittedMembers([relevant, claimed]));
 }
 
 /**

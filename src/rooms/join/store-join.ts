@@ -24,7 +24,7 @@ import { acceptEventWithin } from "../events/accept-event.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
-import { AuthEventsMissing, judgeByAuthEvents, judgeByPartialState, judgeByState } from "../events/judge-event.ts";
+import { AuthEventsMissing, judgeEvent } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, computeCurrentState } from "../events/update-current-state.ts";
@@ -88,11 +88,9 @@ async function refusalOfJoin(
   answer: JoinAnswer,
   { state, whole }: ToldState,
 ): Promise<string | null> {
-  const judgement = { tx, rules, event: answer.join };
-  // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
-  const judge = whole ? judgeByState : judgeByPartialState;
   try {
-    return rejectionText(await judgeByAuthEvents(judgement)) ?? rejectionText(await judge(judgement, state));
+    // A light answer's state lacks the invitation that lets the user in; the join's auth events have it.
+    return rejectionText(await judgeEvent({ tx, rules, event: answer.join }, { state, partial: !whole }));
   } catch (error) {
     if (!(error instanceof AuthEventsMissing)) throw error;
     throw refused(answer, `its send_join answer lacks what allows the join: ${error.message}`);

@@ -1,5 +1,6 @@
 import type { AuthVerdict } from "../../matrix/authorization/verdict.ts";
 import { prevEventIds, type Event } from "../../matrix/event.ts";
+import type { StateMap } from "../../matrix/state.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
@@ -12,7 +13,7 @@ import { appendUnPartialStatedEvent, takeStreamPositions } from "../../storage/s
 import { rejectionText, ruleAndReasonOf } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
-import { judgeByAuthEvents, judgeByState } from "../events/judge-event.ts";
+import { judgeEvent } from "../events/judge-event.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { recomputeRoom } from "../events/recompute-room.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
@@ -147,12 +148,6 @@ function changeOf({ eventId, rejection }: StoredEvent, verdict: AuthVerdict): Re
 }
 
 /** Check 4 does not depend on the state, so what it refused stays refused; check 5 is asked again. */
-async function judgeAnew(
-  source: StateSource,
-  event: StoredEvent,
-  before: Parameters<typeof judgeByState>[1],
-): Promise<AuthVerdict> {
-  const judgement = { tx: source.tx, rules: source.rules, event: { ...event, rejected: false } };
-  const byAuthEvents = await judgeByAuthEvents(judgement);
-  return byAuthEvents.allowed ? await judgeByState(judgement, before) : byAuthEvents;
+async function judgeAnew(source: StateSource, event: StoredEvent, state: StateMap): Promise<AuthVerdict> {
+  return await judgeEvent({ ...source, event: { ...event, rejected: false } }, { state, partial: false });
 }

@@ -15,7 +15,7 @@ import { acceptEvent } from "../events/accept-event.ts";
 import { buildEvent } from "../events/build-event.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
-import { judgeByPartialState, judgeByState } from "../events/judge-event.ts";
+import { judgeEvent } from "../events/judge-event.ts";
 import { knownAuthEventIds } from "../events/known-auth-events.ts";
 import { stateBehind } from "../events/state-before-event.ts";
 import { inviteRoomState } from "../read/stripped-state.ts";
@@ -70,7 +70,7 @@ async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
     const place = { prevEvents, authEvents: ids.flatMap((id) => authEvents.get(id) ?? []), now: ctx.now() };
     const event = buildEvent(draft, place, rules, ctx);
     const partial = (await partialRoom(tx, draft.roomId)) !== undefined;
-    const verdict = await (partial ? judgeByPartialState : judgeByState)({ tx, rules, event }, before.state);
+    const verdict = await judgeEvent({ tx, rules, event }, { state: before.state, partial });
     if (!verdict.allowed) {
       throw refused(verdict.reason);
     }

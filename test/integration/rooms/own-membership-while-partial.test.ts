@@ -44,6 +44,16 @@ async function joinBeside(): Promise<EventId> {
   return eventId;
 }
 
+describe("an event of a member whose membership we lack", () => {
+  it("is accepted, though the rules under which they joined have changed since", async () => {
+    const member = resident
+      .joinedMembers(room)
+      .find((user) => user.endsWith(".rooms.test") && user !== resident.founder);
+    const { eventId } = await resident.sendMessage(room, member as UserId, "I was here before");
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ outlier: false, rejection: null });
+  });
+});
+
 describe("a concurrent event in a partial room", () => {
   it("takes none of our users out of the room, though its state knows nothing of them", async () => {
     const beside = await joinBeside();
