@@ -85,7 +85,7 @@ async function waitingFor(database: Database, statement: RegExp): Promise<readon
 /** Waits until so many wait for a lock with such a statement: the proof that the two sides have met. */
 export async function untilWaiting(database: Database, statement: RegExp, count = 1): Promise<void> {
   await eventually(async () => ((await waitingFor(database, statement)).length >= count ? true : undefined), {
-    withinMs: 20_000,
+    withinMs: 40_000,
     about: () => `nobody waits at ${statement}`,
   });
 }
