@@ -254,8 +254,14 @@ async function serversToAsk(ctx: RoomsContext, waiting: WaitingPdu, event: Event
   const inRoom = await serversForResync(ctx, { roomId });
   const partial = await partialRoom(ctx.database.pool, roomId);
   const first = partial === undefined ? [] : inRoom.slice(0, 1);
-  const others = attempts < OTHERS_AFTER_ATTEMPTS ? [] : inRoom.slice(0, MOST_OTHERS);
+  const others = attempts < OTHERS_AFTER_ATTEMPTS ? [] : othersInTurn(inRoom, attempts - OTHERS_AFTER_ATTEMPTS);
   return [...new Set([...first, ...near, ...others])];
+}
+
+/** A few with each attempt, so that each server's turn comes. */
+function othersInTurn(servers: readonly ServerName[], turn: number): readonly ServerName[] {
+  const start = (turn * MOST_OTHERS) % Math.max(1, servers.length);
+  return [...servers.slice(start), ...servers.slice(0, start)].slice(0, MOST_OTHERS);
 }
 
 async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
