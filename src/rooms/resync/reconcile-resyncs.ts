@@ -1,4 +1,4 @@
-import { listPartialRooms } from "../../storage/partial-state.ts";
+import { listPartialRooms, partialRoom } from "../../storage/partial-state.ts";
 import { loadResyncControl } from "../../storage/resync-control.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import type { RoomsContext } from "../context.ts";
@@ -17,7 +17,9 @@ export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly st
   let started = 0;
   for (const { roomId, joinEventId } of await listPartialRooms(ctx.database.pool)) {
     if (joinEventId === null) continue;
-    // Read just before the start: of many rooms, one may be cancelled while others are started.
+    // Read just before the start: of many rooms, one may be cancelled or joined anew while others are started, and an
+    // old join's resync would take the place of the new one's.
+    if ((await partialRoom(ctx.database.pool, roomId))?.joinEventId !== joinEventId) continue;
     const isCancelled = (await loadResyncControl(ctx.database, roomId))?.wish === "cancelled";
     if (!isCancelled) {
       await ctx.resyncs.start(roomId, joinEventId);

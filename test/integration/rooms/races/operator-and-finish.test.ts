@@ -103,3 +103,26 @@ describe("recordCancelled, as the room is joined again", () => {
     await completeResync(scene, { room, roomId, target: { roomId, joinEventId: again.eventId } });
   });
 });
+
+describe("the reconciler, as a room is joined again", () => {
+  it("does not put the old join's resync in the place of the new one's", async () => {
+    const { room, roomId, target } = await enterRoom(scene);
+    const other = otherProcess(ctx);
+    const listed = holdAtStatement(other.database, /FROM partial_state_rooms ORDER BY/, { after: true });
+    const reconciling = reconcileResyncs({ ...other, database: listed.database });
+    await listed.reached;
+    await leaveRoom(ctx, { userId: sidecar.userId, roomId });
+    await scene.resident.waitForEvent(
+      (event) => event.roomId === roomId && event.pdu.content["membership"] === "leave",
+    );
+    const again = await join(scene, ctx, room);
+    sidecar.wanted.length = 0;
+    listed.release();
+    await reconciling;
+
+    expect(sidecar.wanted).not.toContainEqual(target);
+    await reconcileResyncs(ctx);
+    expect(sidecar.wanted).toContainEqual({ roomId, joinEventId: again.eventId });
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId: again.eventId } });
+  });
+});
