@@ -12,12 +12,16 @@ export interface Compared {
   readonly sameArrivals: boolean;
   /** Ours or the twin is in the room no more, so that there is nothing to compare. */
   readonly turnedOut: boolean;
+  /** Events that the twin soft-failed. */
+  readonly softFailed: number;
+  /** Events that we accepted at first and then refused, or the other way round. */
+  readonly changed: number;
 }
 
 /** What ours makes of the room beside what its twin, which joined in full, makes of it. */
 export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
   const { stage, room } = play;
-  if (isTurnedOut(play)) return { differences: [], sameArrivals: false, turnedOut: true };
+  if (isTurnedOut(play)) return { differences: [], sameArrivals: false, turnedOut: true, softFailed: 0, changed: 0 };
   const ours = await knownRoom(stage.ours.database, room.roomId);
   const twin = await knownRoom(stage.twin.database, room.roomId);
   const since = (known: KnownRoom): readonly KnownEvent[] => {
@@ -39,7 +43,8 @@ export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
     ...(play.story.together ? endDifferences(play, ours) : []),
   ];
   if (differences.length > 0) differences.push(timelineText(play, ours, twin));
-  return { differences, sameArrivals, turnedOut: false };
+  const softFailed = twin.timeline.filter((event) => event.softFailed).length;
+  return { differences, sameArrivals, turnedOut: false, softFailed, changed: ours.changed };
 }
 
 function leftoverDifferences({ leftovers }: KnownRoom, of: string): readonly string[] {

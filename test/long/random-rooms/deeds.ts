@@ -3,16 +3,19 @@ import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import { virtualServerName } from "../../resident/identities.ts";
 import { templateFor, type Draft } from "../../resident/compose-event.ts";
-import { membershipIn, stateBeforeAll } from "../../resident/hosted-room.ts";
+import { currentState, membershipIn, stateBeforeAll, stateEventOf } from "../../resident/hosted-room.ts";
 import { mustKnow, type RoomInPlay } from "./room-in-play.ts";
 import type { Happening, Place } from "./story.ts";
 
 /** What a happening comes to in a room as it is now. */
 export function draftOf(play: RoomInPlay, happening: Happening): Draft {
   // Beside our join, other join rules would undo it.
-  const prevEvents = placeOf(play, happening.what === "join rules" ? { place: "tips" } : happening.place);
+  const place = placeOf(play, happening.what === "join rules" ? { place: "tips" } : happening.place);
+  const ghost = happening.ghost === "by its place" ? ghostOf(play, happening) : undefined;
+  const prevEvents = (ghost === undefined ? undefined : beforeTheLeave(play, ghost)) ?? place;
   const draft = { ...deed(play, happening, prevEvents), prevEvents };
-  return happening.staleBy === 0 ? draft : { ...draft, authEvents: staleAuthEvents(play, draft, happening.staleBy) };
+  if (happening.staleBy > 0) return { ...draft, authEvents: staleAuthEvents(play, draft, happening.staleBy) };
+  return happening.ghost === "by its auth events" ? { ...draft, authEvents: ghostlyAuthEvents(play, draft) } : draft;
 }
 
 /** The events on which a new one is built; never one of a server that is not let in, such as a create event's rival. */
@@ -44,6 +47,41 @@ function staleAuthEvents(play: RoomInPlay, draft: Draft, by: number): readonly E
   return authEventIds(pdu);
 }
 
+/** The sender's own membership, which is no join, is replaced by the join of before. */
+function ghostlyAuthEvents(play: RoomInPlay, draft: Draft): readonly EventId[] {
+  const { pdu } = templateFor(play.room, draft);
+  const isOwn = (id: EventId): boolean => {
+    const event = mustKnow(play, id);
+    return event.pdu.type === "m.room.member" && event.pdu.state_key === draft.sender;
+  };
+  const join = lastJoinOf(play, draft.sender);
+  const others = authEventIds(pdu).filter((id) => !isOwn(id));
+  return join === undefined ? authEventIds(pdu) : [...others, join];
+}
+
+/** Somebody who has been in the room and is so no more. */
+function ghostOf(play: RoomInPlay, { who, ghost }: Happening): UserId | undefined {
+  if (ghost === "no") return undefined;
+  const state = currentState(play.room);
+  const gone = play.users.filter(
+    (user) => membershipIn(play.room, state, user) !== "join" && lastJoinOf(play, user) !== undefined,
+  );
+  return gone[who % Math.max(1, gone.length)];
+}
+
+/** What the last leave or ban of somebody was made after. */
+function beforeTheLeave({ room }: RoomInPlay, userId: UserId): readonly EventId[] | undefined {
+  const leave = stateEventOf(room, currentState(room), ["m.room.member", userId]);
+  return leave === undefined ? undefined : prevEventIds(leave.pdu);
+}
+
+function lastJoinOf({ room }: RoomInPlay, userId: UserId): EventId | undefined {
+  return [...room.events.values()].findLast(
+    ({ event: { pdu, rejected } }) =>
+      !rejected && pdu.type === "m.room.member" && pdu.state_key === userId && pdu.content["membership"] === "join",
+  )?.event.eventId;
+}
+
 interface People {
   /** In the room, as the event's place has it, and of a server that the resident speaks for. */
   readonly actor: UserId;
@@ -52,12 +90,13 @@ interface People {
   readonly moderator: UserId;
 }
 
-function peopleOf(play: RoomInPlay, { who, whom, bold }: Happening, prevEvents: readonly EventId[]): People {
+function peopleOf(play: RoomInPlay, happening: Happening, prevEvents: readonly EventId[]): People {
+  const { who, whom, bold } = happening;
   const { founder } = play.stage.resident;
   const state = stateBeforeAll(play.room, prevEvents);
   const joined = play.users.filter((user) => membershipIn(play.room, state, user) === "join");
   const actors = bold ? play.users : joined;
-  const actor = actors[who % Math.max(1, actors.length)] ?? founder;
+  const actor = ghostOf(play, happening) ?? actors[who % Math.max(1, actors.length)] ?? founder;
   const targets = [...play.users, play.secondUser];
   const target = targets[whom % targets.length] ?? founder;
   return { actor, target, moderator: bold ? actor : founder };

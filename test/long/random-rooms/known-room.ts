@@ -22,11 +22,16 @@ export interface KnownRoom {
   readonly currentState: ReadonlyMap<StateKey, EventId>;
   /** Each user's membership and its event, as look-ups by user and server find them. */
   readonly members: ReadonlyMap<UserId, string>;
+  /** Events whose rejection a resync turned round. */
+  readonly changed: number;
   /** Rows of the room that a fully joined one has not, by table. */
   readonly leftovers: Readonly<Record<string, number>>;
 }
 
-/** Tables in which nothing of a room is left when its state is full and nothing waits. */
+/**
+ * Tables in which nothing of a room is left when its state is full and nothing waits. A process that ends during a join
+ * leaves its note in joins_under_way, which is forgotten after half an hour.
+ */
 const PASSING_TABLES = [
   "partial_state_rooms",
   "partial_state_rooms_servers",
@@ -34,7 +39,6 @@ const PASSING_TABLES = [
   "resync_state_ids",
   "resync_control",
   "waiting_pdus",
-  "joins_under_way",
 ] as const;
 
 export async function knownRoom(database: Database, roomId: RoomId): Promise<KnownRoom> {
@@ -61,10 +65,21 @@ export async function knownRoom(database: Database, roomId: RoomId): Promise<Kno
     members: new Map(
       (await members(pool, roomId)).map(({ userId, membership, eventId }) => [userId, `${membership} ${eventId}`]),
     ),
+    changed: await changedRejections(database, roomId),
     leftovers: Object.fromEntries(Object.entries(leftovers ?? {}).filter(([, count]) => count > 0)),
   };
 }
 
 async function stateOf(database: Database, snapshotId: bigint | null): Promise<ReadonlyMap<StateKey, EventId>> {
   return snapshotId === null ? new Map() : new Map(stateEntries(await loadState(database, snapshotId)));
+}
+
+async function changedRejections({ pool }: Database, roomId: RoomId): Promise<number> {
+  const row = await queryRow<{ count: number }>(
+    pool,
+    `SELECT count(*)::integer AS count FROM un_partial_stated_event_stream JOIN events USING (event_id)
+     WHERE room_id = $1 AND rejection_status_changed`,
+    [roomId],
+  );
+  return row?.count ?? 0;
 }

@@ -120,6 +120,7 @@ async function end(play: RoomInPlay): Promise<void> {
   const prevEvents = story.together ? leavesOf(play).slice(0, 20) : [...room.extremities].toSorted().slice(0, 10);
   const last = await speak(play, { sender, type: "m.room.message", content, prevEvents });
   play.end = last;
+  if (isTurnedOut(play)) return;
   await tell(play, { eventIds: [last], origin: resident.serverName, manner: "one by one", mix: 0, crash: null });
   for (const server of [ours, twin]) await handleAllThatWaits(play, server);
   await resync(play, { steps: 200, drivers: 1, crash: null });

@@ -15,7 +15,7 @@ export interface RoomInPlay {
   readonly stage: Stage;
   readonly room: HostedRoom;
   readonly story: Story;
-  /** Everyone who was ever named in the room and whom the resident can speak for. */
+  /** Who was ever in the room, and whom the resident can speak for; but for the founder and the honest server's user. */
   readonly users: UserId[];
   /** Events that the twin was sent, by whomever. */
   readonly toldTwin: Set<EventId>;
@@ -62,7 +62,9 @@ export function openRoom(stage: Stage, story: Story): RoomInPlay {
   world.rooms.set(room.roomId, room);
   const members = [...stateEntries(currentState(room))].flatMap(([key]) => {
     const [type, stateKey] = splitStateKey(key);
-    return type === "m.room.member" && stateKey !== founder ? [stateKey as UserId] : [];
+    // The honest server stays in the room: some server must know it.
+    const stays = stateKey === founder || stateKey === world.fronts[0]?.user;
+    return type === "m.room.member" && !stays ? [stateKey as UserId] : [];
   });
   return {
     stage,

@@ -31,6 +31,9 @@ export type Place =
   /** After two events, however far apart. */
   | { readonly place: "merge"; readonly one: number; readonly other: number };
 
+/** A ghost names the join of before as the auth event, or builds on what was before the leave: a fork. */
+export type Ghost = "no" | "by its auth events" | "by its place";
+
 /** An event of another server; numbers are read modulo what there is to choose from. */
 export interface Happening {
   readonly what: (typeof DEEDS)[number];
@@ -41,6 +44,8 @@ export interface Happening {
   readonly staleBy: number;
   /** By anyone who was ever in the room, whatever they may do. */
   readonly bold: boolean;
+  /** By someone who is in the room no more, and goes on as if they were. */
+  readonly ghost: Ghost;
   /** Nobody sends it to us, so that there is a gap before what comes next. */
   readonly silent: boolean;
 }
@@ -137,6 +142,10 @@ const happeningOf = (deeds: readonly Happening["what"][]): fc.Arbitrary<Happenin
     place,
     staleBy: fc.oneof({ weight: 5, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(10) }),
     bold: fc.oneof({ weight: 3, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
+    ghost: fc.oneof(
+      { weight: 5, arbitrary: fc.constant<Ghost>("no") },
+      { weight: 2, arbitrary: fc.constantFrom<Ghost>("by its auth events", "by its place") },
+    ),
     silent: fc.oneof({ weight: 3, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
   });
 
@@ -144,9 +153,9 @@ const happening = happeningOf(DEEDS);
 /** Before we are there, nobody shuts the door. */
 const earlierHappening = happeningOf(DEEDS.filter((deed) => deed !== "join rules"));
 
-const crash: fc.Arbitrary<Crash | null> = fc.option(
-  fc.record({ atQuery: fc.integer({ min: 1, max: 60 }), carriedOut: fc.boolean() }),
-  { freq: 6 },
+const crash: fc.Arbitrary<Crash | null> = fc.oneof(
+  { weight: 5, arbitrary: fc.constant(null) },
+  { weight: 1, arbitrary: fc.record({ atQuery: fc.integer({ min: 1, max: 60 }), carriedOut: fc.boolean() }) },
 );
 
 const step: fc.Arbitrary<Step> = fc.oneof(

@@ -1,0 +1,3 @@
+import { tellStories } from "./tell-stories.ts";
+
+await tellStories({ part: 1, parts: 2 });
