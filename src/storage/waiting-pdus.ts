@@ -14,7 +14,15 @@ export interface WaitingPdu {
   readonly receivedAt: number;
   readonly attempts: number;
   readonly retryAt: number;
+  /** It was not sent to us: it came with the answer to a question for another event's past. */
+  readonly fromGap: boolean;
 }
+
+/** What is said of a PDU that begins to wait. Its first turn (`retryAt`) is at once, unless it says otherwise. */
+export type PduToKeep = Omit<WaitingPdu, "attempts" | "retryAt" | "fromGap"> & {
+  readonly retryAt?: number;
+  readonly fromGap?: boolean;
+};
 
 interface WaitingRow {
   readonly event_id: EventId;
@@ -25,9 +33,10 @@ interface WaitingRow {
   readonly received_at: Date;
   readonly attempts: number;
   readonly retry_at: Date;
+  readonly from_gap: boolean;
 }
 
-const COLUMNS = "event_id, room_id, origin, pdu, reason, received_at, attempts, retry_at";
+const COLUMNS = "event_id, room_id, origin, pdu, reason, received_at, attempts, retry_at, from_gap";
 
 function waitingPduOf(row: WaitingRow): WaitingPdu {
   return {
@@ -39,19 +48,18 @@ function waitingPduOf(row: WaitingRow): WaitingPdu {
     receivedAt: row.received_at.getTime(),
     attempts: row.attempts,
     retryAt: row.retry_at.getTime(),
+    fromGap: row.from_gap,
   };
 }
 
 /** Keeps the PDU; one that waits already stays as it is, but for its reason, and for its turn if it is kept for a join. */
-export async function addWaitingPdu(
-  c: Connection,
-  waiting: Omit<WaitingPdu, "attempts" | "retryAt"> & { readonly retryAt?: number },
-): Promise<void> {
+export async function addWaitingPdu(c: Connection, waiting: PduToKeep): Promise<void> {
   await execute(
     c,
-    `INSERT INTO waiting_pdus (event_id, room_id, origin, pdu, reason, received_at, retry_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7)
-     ON CONFLICT (event_id) DO UPDATE SET reason = EXCLUDED.reason, retry_at = CASE EXCLUDED.reason
+    `INSERT INTO waiting_pdus (event_id, room_id, origin, pdu, reason, received_at, retry_at, from_gap)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+     ON CONFLICT (event_id) DO UPDATE SET reason = EXCLUDED.reason,
+       from_gap = waiting_pdus.from_gap AND EXCLUDED.from_gap, retry_at = CASE EXCLUDED.reason
        WHEN 'join-under-way' THEN EXCLUDED.retry_at ELSE waiting_pdus.retry_at END`,
     [
       waiting.eventId,
@@ -61,6 +69,7 @@ export async function addWaitingPdu(
       waiting.reason,
       new Date(waiting.receivedAt),
       new Date(waiting.retryAt ?? waiting.receivedAt),
+      waiting.fromGap ?? false,
     ],
   );
 }
@@ -100,12 +109,27 @@ export async function dueWaitingPdus(
   return rows.map(waitingPduOf);
 }
 
-/** Counts an attempt that failed. */
-export async function postponeWaitingPdu(c: Connection, eventId: EventId, retryAt: number): Promise<void> {
-  await execute(c, `UPDATE waiting_pdus SET attempts = attempts + 1, retry_at = $2 WHERE event_id = $1`, [
+/** Sets how often it has failed, and when it has its next turn (milliseconds). */
+export async function postponeWaitingPdu(
+  c: Connection,
+  eventId: EventId,
+  { attempts, retryAt }: Pick<WaitingPdu, "attempts" | "retryAt">,
+): Promise<void> {
+  await execute(c, `UPDATE waiting_pdus SET attempts = $2, retry_at = $3 WHERE event_id = $1`, [
     eventId,
+    attempts,
     new Date(retryAt),
   ]);
+}
+
+/** How often that one of the events has failed that has failed least; undefined where none of them waits. */
+export async function fewestAttempts(c: Connection, ids: readonly EventId[]): Promise<number | undefined> {
+  const row = await queryRow<{ fewest: number | null }>(
+    c,
+    `SELECT min(attempts) AS fewest FROM waiting_pdus WHERE event_id = ANY ($1::text[])`,
+    [ids],
+  );
+  return row?.fewest ?? undefined;
 }
 
 export async function deleteWaitingPdu(c: Connection, eventId: EventId): Promise<void> {

@@ -160,7 +160,7 @@ async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: Verifie
     if (!(error instanceof PrevEventsMissing || error instanceof AuthEventsMissing)) throw error;
     const { eventId, roomId, pdu } = event;
     const reason = "missing-prev-events";
-    await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason, receivedAt: ctx.now() });
+    await keepWaiting(ctx, { eventId, roomId, origin, pdu, reason, receivedAt: ctx.now(), fromGap: true });
     return false;
   }
 }

@@ -1,35 +1,64 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { RoomId } from "../../matrix/identifiers.ts";
+import { depthOf, type Event } from "../../matrix/event.ts";
 import type { Database } from "../../storage/database.ts";
 import type { RoomsContext } from "../context.ts";
 
 /** A server that never answers holds up those who ask another for no longer than this. */
 const MOST_WAIT_MS = 10_000;
 
-const turnsOf = new WeakMap<Database, Map<RoomId, Promise<unknown>>>();
+interface Turn {
+  readonly depth: bigint;
+  readonly begin: () => void;
+}
+
+/** Who waits for a turn in a room where somebody has it. */
+type Queue = Set<Turn>;
+
+const queuesOf = new WeakMap<Database, Map<RoomId, Queue>>();
 
 /**
- * One event of a room after the other has its past looked for: whoever comes second finds there what the first was
- * given, so that several events of one gap ask for it once. Another process may ask too, which does no harm.
+ * One event of a room after the other has its past looked for, the least deep first: whoever comes later finds there
+ * what the one before was given, so that several events of one gap ask for it once. Another process may ask too, which
+ * does no harm.
  */
-export async function inGapTurn<T>(ctx: RoomsContext, roomId: RoomId, work: () => Promise<T>): Promise<T> {
-  const turns = turnsOf.get(ctx.database) ?? new Map<RoomId, Promise<unknown>>();
-  turnsOf.set(ctx.database, turns);
-  const before = turns.get(roomId);
-  const ours = before === undefined ? work() : afterTurn(before).then(work);
-  // Whoever waits for us does not care how it ends.
-  const settled = ours.catch(() => undefined);
-  turns.set(roomId, settled);
+export async function inGapTurn<T>(ctx: RoomsContext, event: Event, work: () => Promise<T>): Promise<T> {
+  const queues = queuesOf.get(ctx.database) ?? new Map<RoomId, Queue>();
+  queuesOf.set(ctx.database, queues);
+  const queue = queues.get(event.roomId);
+  const isTurn = queue === undefined || (await turnComes(queue, depthOf(event.pdu)));
+  if (queue === undefined) queues.set(event.roomId, new Set());
   try {
-    return await ours;
+    return await work();
   } finally {
-    if (turns.get(roomId) === settled) turns.delete(roomId);
+    if (isTurn) passOn(queues, event.roomId);
   }
 }
 
-async function afterTurn(before: Promise<unknown>): Promise<void> {
-  const patience = new AbortController();
-  const tired = sleep(MOST_WAIT_MS, undefined, { signal: patience.signal, ref: false }).catch(() => undefined);
-  await Promise.race([before, tired]);
-  patience.abort();
+/** False for who has waited long enough, and goes ahead beside whoever has the turn. */
+async function turnComes(queue: Queue, depth: bigint): Promise<boolean> {
+  return await new Promise<boolean>((resolve) => {
+    const turn: Turn = {
+      depth,
+      begin: () => {
+        clearTimeout(patience);
+        resolve(true);
+      },
+    };
+    const patience = setTimeout(() => {
+      queue.delete(turn);
+      resolve(false);
+    }, MOST_WAIT_MS);
+    queue.add(turn);
+  });
+}
+
+function passOn(queues: Map<RoomId, Queue>, roomId: RoomId): void {
+  const queue = queues.get(roomId) ?? new Set<Turn>();
+  const [next] = [...queue].toSorted((one, other) => (one.depth < other.depth ? -1 : 1));
+  if (next === undefined) {
+    queues.delete(roomId);
+    return;
+  }
+  queue.delete(next);
+  next.begin();
 }

@@ -1,5 +1,5 @@
 import type { RoomsContext } from "../context.ts";
-import { addWaitingPdu, dropExcessWaitingPdus, type WaitingPdu } from "../../storage/waiting-pdus.ts";
+import { addWaitingPdu, dropExcessWaitingPdus, type PduToKeep } from "../../storage/waiting-pdus.ts";
 import { reportLostEvents } from "../lost-events.ts";
 
 /**
@@ -12,11 +12,7 @@ export const MOST_WAITING_PER_ROOM = 2_000;
  * Keeps a PDU that can't be handled yet. Beyond the limit of its room the server of whose PDUs most wait loses its
  * oldest: newer events of the room bring back what they build on, and no server can push out another's.
  */
-export async function keepWaiting(
-  ctx: RoomsContext,
-  waiting: Omit<WaitingPdu, "attempts" | "retryAt"> & { readonly retryAt?: number },
-  most = MOST_WAITING_PER_ROOM,
-): Promise<void> {
+export async function keepWaiting(ctx: RoomsContext, waiting: PduToKeep, most = MOST_WAITING_PER_ROOM): Promise<void> {
   const { pool } = ctx.database;
   const { roomId } = waiting;
   await addWaitingPdu(pool, waiting);

@@ -16,8 +16,8 @@ import { roomRules } from "../../storage/rooms.ts";
 import {
   deleteWaitingPdu,
   dueWaitingPdus,
+  fewestAttempts,
   postponeWaitingPdu,
-  whichWait,
   type WaitingPdu,
 } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
@@ -27,7 +27,6 @@ import { fetchForeignState } from "../fetch/fetch-foreign-state.ts";
 import { notAnswered } from "../fetch/answered-gaps.ts";
 import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
-import { inGapTurn } from "./gap-turns.ts";
 import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 
@@ -44,6 +43,9 @@ const MOST_ROUNDS = 50;
 /** Attempts after which other servers of the room than the sender's are asked too. */
 const OTHERS_AFTER_ATTEMPTS = 2;
 const MOST_OTHERS = 5;
+
+/** Servers that a gap is asked of before its event is accepted on a state that was told. */
+const MOST_ASKED_FOR_GAP = 4;
 
 /** A join notes each server that it tries; one that has not for so long was ended by a crash. */
 const JOIN_ABANDONED_AFTER_MS = 30 * 60_000;
@@ -129,7 +131,8 @@ async function receiveInTurn(ctx: RoomsContext, ofRoom: readonly WaitingPdu[], s
       if (isStopped(stopped)) return;
       if (await receiveOrPostpone(ctx, waiting, stopped)) handled += 1;
     }
-    if (handled === 0) return;
+    // The first of them may be one of a room's hundred, none of which has its turn before another's.
+    if (handled === 0 && rounds > 0 && due.length < AT_ONCE) return;
     due = await dueWaitingPdus(ctx.database.pool, { now: ctx.now(), limit: AT_ONCE, onlyRoom: first.roomId });
   }
 }
@@ -187,9 +190,9 @@ async function receiveWaiting(
   }
   const { event, rules, origin } = hopeful;
   // Its turn comes when its parent's has come; but one that nobody helps must not stop the room.
-  if (await parentsWait(ctx, event)) return await postpone(ctx, waiting);
+  if (await isBehindParent(ctx, waiting, event)) return false;
   await askAnotherForGap(ctx, waiting, hopeful);
-  if (await parentsWait(ctx, event)) return await postpone(ctx, waiting);
+  if (await isBehindParent(ctx, waiting, event)) return false;
   const missing = await missingPrevEvents(ctx, event);
   const servers = await serversToAsk(ctx, waiting, event);
   for (const id of missing) await fetchPast(ctx, { roomId, rules, eventId: id, servers, ...(signal && { signal }) });
@@ -203,27 +206,39 @@ async function receiveWaiting(
   return true;
 }
 
-async function parentsWait(ctx: RoomsContext, event: Event): Promise<boolean> {
-  const missing = await missingPrevEvents(ctx, event);
-  return (await whichWait(ctx.database.pool, missing, { attemptsBelow: PARENT_ATTEMPTS })).size > 0;
+/**
+ * A child has failed as often as its parents have: once they are left to themselves, it is not held up for long. But
+ * what came with a gap, which may have been made up by the hundred, never goes ahead of its parents.
+ */
+async function isBehindParent(ctx: RoomsContext, waiting: WaitingPdu, event: Event): Promise<boolean> {
+  const { eventId, fromGap } = waiting;
+  const ofParents = await fewestAttempts(ctx.database.pool, await missingPrevEvents(ctx, event));
+  if (ofParents === undefined || (ofParents >= PARENT_ATTEMPTS && !fromGap)) return false;
+  const attempts = Math.max(ofParents, waiting.attempts);
+  // A parent that comes wakes it.
+  const retryAt = ctx.now() + (fromGap ? MOST_BACK_OFF_MS : backOffMs(attempts));
+  await postponeWaitingPdu(ctx.database.pool, eventId, { attempts, retryAt });
+  return true;
 }
 
-/** The events themselves are worth more than the state behind them: before that, one more server is asked for them. */
+/** The events themselves are worth more than the state behind them: before that, another server is asked for them. */
 async function askAnotherForGap(ctx: RoomsContext, waiting: WaitingPdu, received: VerifiedEvent): Promise<void> {
   const { event, rules } = received;
+  const missing = await missingPrevEvents(ctx, event);
+  if (missing.length === 0) return;
   const near = await serversToAsk(ctx, waiting, event);
-  const servers = near.filter((server) => server !== ctx.serverName && server !== "").slice(0, MOST_OTHERS);
-  await inGapTurn(ctx, event.roomId, async () => {
-    const missing = await missingPrevEvents(ctx, event);
-    const server = servers.find((one) => notAnswered(ctx, one, missing).length > 0);
-    if (missing.length === 0 || server === undefined) return;
+  const further = await serversForResync(ctx, event);
+  const servers = [...new Set([...near, ...further])].filter((server) => server !== ctx.serverName && server !== "");
+  for (const server of servers.slice(0, MOST_ASKED_FOR_GAP)) {
+    if (notAnswered(ctx, server, missing).length === 0) continue;
     try {
       await fillGap(ctx, { origin: server, rules, event, missing });
+      return;
     } catch (error) {
       if (!(error instanceof FederationFailure)) throw error;
       ctx.logger.info({ err: error, eventId: event.eventId }, "a server could not be asked for a gap");
     }
-  });
+  }
 }
 
 /** Undefined for an event that is given up: its room was left, or nobody could tell its past for too long. */
@@ -293,7 +308,11 @@ async function fetchPast(ctx: RoomsContext, { servers, ...past }: Past): Promise
 
 /** False: it waits on. */
 async function postpone(ctx: RoomsContext, { eventId, attempts }: WaitingPdu): Promise<false> {
-  const wait = Math.min(MOST_BACK_OFF_MS, INTERVAL_MS * 2 ** Math.min(attempts, 20));
-  await postponeWaitingPdu(ctx.database.pool, eventId, ctx.now() + wait);
+  const retryAt = ctx.now() + backOffMs(attempts);
+  await postponeWaitingPdu(ctx.database.pool, eventId, { attempts: attempts + 1, retryAt });
   return false;
+}
+
+function backOffMs(attempts: number): number {
+  return Math.min(MOST_BACK_OFF_MS, INTERVAL_MS * 2 ** Math.min(attempts, 20));
 }

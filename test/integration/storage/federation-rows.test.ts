@@ -117,7 +117,7 @@ describe("addWaitingPdu", () => {
     expect(stringifyJson(all[0]?.pdu ?? null)).toBe(text);
     expect(await waitingPdusOf(pool, roomId, { reason: "join-under-way" })).toHaveLength(1);
     expect(await waitingPdusOf(pool, roomId, { limit: 1 })).toHaveLength(1);
-    await postponeWaitingPdu(pool, "$w1", 5_000);
+    await postponeWaitingPdu(pool, "$w1", { attempts: 1, retryAt: 5_000 });
     expect((await dueWaitingPdus(pool, { now: 4_999, limit: 10 })).map((due) => due.eventId)).toEqual(["$w2"]);
     const due = await dueWaitingPdus(pool, { now: 5_000, limit: 10 });
     expect(due.map(({ eventId, attempts }) => [eventId, attempts])).toEqual([
