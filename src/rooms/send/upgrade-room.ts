@@ -8,7 +8,7 @@ import type { StoredEvent } from "../../storage/events.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import { moveAliases } from "../../storage/room-aliases.ts";
 import { forwardExtremities, loadRoom } from "../../storage/rooms.ts";
-import { loadState } from "../../storage/state-snapshots.ts";
+import { loadState, snapshotMembers } from "../../storage/state-snapshots.ts";
 import { createEvent } from "../events/create-event.ts";
 import { loadManyEvents } from "../events/load-many-events.ts";
 import { waitForFullState, type ReadContext } from "../read/full-state-wait.ts";
@@ -27,7 +27,9 @@ interface RoomToUpgrade {
   readonly signal?: AbortSignal;
 }
 
-/** What a replacement takes over, beside power levels, bans and the room's main alias. */
+const CANONICAL_ALIAS = "m.room.canonical_alias";
+
+/** What a replacement takes over, beside power levels, bans, the room's main alias and a space's children. */
 const TRANSFERRED: ReadonlySet<string> = new Set([
   "m.room.server_acl",
   "m.room.encryption",
@@ -56,7 +58,7 @@ export async function upgradeRoom(ctx: ReadContext, upgrade: RoomToUpgrade): Pro
   const old = await requireTombstonePower(ctx, upgrade);
   const rules = rulesOf(version);
   if (rules === undefined) throw new MatrixError(400, "M_UNSUPPORTED_ROOM_VERSION", `${version} is not known`);
-  const state = await stateToCopy(ctx, roomId);
+  const state = await stateToCopy(ctx, upgrade, old);
   const creators = [userId, ...upgrade.additionalCreators] as const;
   const bans = state.bans.filter(({ stateKey }) => !creators.some((creator) => creator === stateKey));
   const levels = upgradedPowerLevels(old, rules, { creators, banned: bans.map(({ stateKey }) => stateKey) });
@@ -94,24 +96,23 @@ interface StateToCopy {
   readonly canonicalAlias: JsonObject | undefined;
 }
 
-async function stateToCopy(ctx: ReadContext, roomId: RoomId): Promise<StateToCopy> {
-  const snapshotId = (await loadRoom(ctx.database.pool, roomId))?.currentSnapshotId ?? null;
+async function stateToCopy(ctx: ReadContext, { roomId }: RoomToUpgrade, old: PowerState): Promise<StateToCopy> {
+  const { pool } = ctx.database;
+  const snapshotId = (await loadRoom(pool, roomId))?.currentSnapshotId ?? null;
   if (snapshotId === null) throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${roomId}`);
-  const ids = [...stateEntries(await loadState(ctx.database, snapshotId))].flatMap(([key, eventId]) => {
-    const [type] = splitStateKey(key);
-    return TRANSFERRED.has(type) || type === "m.room.member" || type === "m.room.canonical_alias" ? [eventId] : [];
-  });
-  const events = await loadManyEvents(ctx.database.pool, ids);
-  const initial = ({ pdu }: StoredEvent): InitialStateEvent => {
-    return { type: pdu.type, stateKey: pdu.state_key ?? "", content: pdu.content };
-  };
-  const ofRoom = events.filter(({ pdu }) => TRANSFERRED.has(pdu.type) && pdu.state_key === "");
-  const banned = events.filter(({ pdu }) => pdu.type === "m.room.member" && pdu.content["membership"] === "ban");
-  const aliased = events.find(({ pdu }) => pdu.type === "m.room.canonical_alias" && pdu.state_key === "");
+  const isSpace = old.state("m.room.create", "")?.pdu.content["type"] === "m.space";
+  const wanted = (type: string, stateKey: string): boolean =>
+    stateKey === "" ? TRANSFERRED.has(type) || type === CANONICAL_ALIAS : isSpace && type === "m.space.child";
+  const settings = [...stateEntries(await loadState(ctx.database, snapshotId))].filter(([key]) =>
+    wanted(...splitStateKey(key)),
+  );
+  const banned = (await snapshotMembers(pool, snapshotId)).filter(({ membership }) => membership === "ban");
+  const events = await loadManyEvents(pool, [...settings.map(([, id]) => id), ...banned.map(({ eventId }) => eventId)]);
+  const copies = events.map(({ pdu }) => ({ type: pdu.type, stateKey: pdu.state_key ?? "", content: pdu.content }));
   return {
-    transferred: ofRoom.map(initial),
-    bans: banned.map(initial),
-    canonicalAlias: aliased?.pdu.content,
+    transferred: copies.filter(({ type }) => type !== CANONICAL_ALIAS && type !== "m.room.member"),
+    bans: copies.filter(({ type }) => type === "m.room.member"),
+    canonicalAlias: copies.find(({ type }) => type === CANONICAL_ALIAS)?.content,
   };
 }
 
@@ -151,8 +152,8 @@ async function closeRoom(
 ): Promise<void> {
   const state = (type: string, content: JsonObject) => ({ sender: userId, type, stateKey: "", content });
   if (canonicalAlias !== undefined) {
-    await ifAllowed(ctx, () => createEvent(ctx, { roomId, ...state("m.room.canonical_alias", {}) }));
-    const named = state("m.room.canonical_alias", canonicalAlias);
+    await ifAllowed(ctx, () => createEvent(ctx, { roomId, ...state(CANONICAL_ALIAS, {}) }));
+    const named = state(CANONICAL_ALIAS, canonicalAlias);
     await ifAllowed(ctx, () => createEvent(ctx, { roomId: replacement, ...named }));
   }
   const tombstone = { body: "This room has been replaced", replacement_room: replacement };

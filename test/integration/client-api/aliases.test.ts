@@ -119,8 +119,10 @@ describe("a canonical alias of a partial room", () => {
     end();
     const canonical = stateKeyOf("m.room.canonical_alias", "");
     await expect.poll(() => resident.fullState(room).get(canonical)).toBe(eventId);
+    const gone = resident.trouble({ kind: "refuse", status: 404, errcode: "M_NOT_FOUND", at: "directory" });
     // What stood there before is asked of nobody again.
     await client.ok("PUT", at(CANONICAL), { body: { alt_aliases: [theirs] } });
+    gone();
   });
 
   it.each([

@@ -80,6 +80,16 @@ describe("an upgrade of a room", () => {
     expect(state.get("m.room.power_levels").users).toEqual({});
   });
 
+  it("of a space takes its children over", async () => {
+    const client = await aUser();
+    const roomId = await client.createRoom("11", { creation_content: { type: "m.space" } });
+    const child = await client.createRoom();
+    const body = { via: [sidecar.serverName] };
+    await client.ok("PUT", at(roomId, `state/m.space.child/${key(child)}`), { body });
+    const state = await stateOf(client, await upgrade(client, roomId));
+    expect(state.get(`m.space.child/${child}`)).toEqual(body);
+  });
+
   it("is refused without the power for a tombstone, to an unknown version, and from outside", async () => {
     const { room, client } = await enter();
     const body = { new_version: "11" };
