@@ -23,13 +23,17 @@ export async function noteOwnEventDestinations(
   );
 }
 
-/** Our events that were noted from this position of the stream on, oldest first. */
-export async function ownEventsSince(c: Connection, roomId: RoomId, from: bigint): Promise<readonly OwnEventSent[]> {
+/** Our events that were noted from this position of the stream on, oldest first; a list of servers may be long. */
+export async function ownEventsSince(
+  c: Connection,
+  roomId: RoomId,
+  { from, limit }: { readonly from: bigint; readonly limit?: number },
+): Promise<readonly OwnEventSent[]> {
   return queryRows<OwnEventSent & { streamId: bigint }>(
     c,
     `SELECT event_id AS "eventId", stream_id AS "streamId", servers FROM own_event_destinations
-     WHERE room_id = $1 AND stream_id >= $2 ORDER BY stream_id`,
-    [roomId, from],
+     WHERE room_id = $1 AND stream_id >= $2 ORDER BY stream_id LIMIT $3`,
+    [roomId, from, limit ?? null],
   );
 }
 

@@ -181,7 +181,7 @@ describe("the operator's commands on a resync that goes wrong", () => {
     await resident.call("kick", room, alice.userId as UserId);
 
     expect(await resyncOf(room).result()).toBe("completed-by-leave");
-    expect(await report()).toEqual({ roomId: room, state: "complete" });
+    expect(await report()).toMatchObject({ roomId: room, state: "complete" });
     expect(await command("rooms")).not.toContain(room);
   });
 

@@ -5,30 +5,28 @@ import { loadMemberships } from "../../storage/member-events.ts";
 import { loadState, snapshotMembers } from "../../storage/state-snapshots.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 
-/** Whether a server had a joined member in the state before the event. */
+/** Whether a server had a joined member in the state before an event. */
 export type IsJoined = (server: ServerName) => boolean;
 
-/**
- * Walks over events and tells which servers were joined in the full state before each. All members are read once, for
- * the first event; from there on only what differs from one state to the next.
- *
- * @param visit called in the order of the events; what it is given holds until it returns
- */
-export async function visitJoinedServers(
-  source: StateSource,
-  events: readonly StoredEvent[],
-  visit: (event: StoredEvent, isJoined: IsJoined) => void,
-): Promise<void> {
+/** Goes from event to event and tells which servers were joined in the full state before each. */
+export interface JoinedServersWalk {
+  /** @returns what holds until the next step */
+  stepTo(event: StoredEvent): Promise<IsJoined>;
+}
+
+/** All members are read once, at the first event; from there on only what differs from one state to the next. */
+export function walkJoinedServers(source: StateSource): JoinedServersWalk {
   const joined = new Map<ServerName, number>();
   let at: bigint | undefined;
-  for (const event of events) {
-    const { stateBefore } = event;
-    if (stateBefore === null) throw new Error(`the state before ${event.eventId} is not known`);
-    if (at === undefined) await countAll(source, stateBefore, joined);
-    else if (at !== stateBefore) await countChanges(source, { from: at, to: stateBefore }, joined);
-    at = stateBefore;
-    visit(event, (server) => (joined.get(server) ?? 0) > 0);
-  }
+  return {
+    async stepTo({ eventId, stateBefore }) {
+      if (stateBefore === null) throw new Error(`the state before ${eventId} is not known`);
+      if (at === undefined) await countAll(source, stateBefore, joined);
+      else if (at !== stateBefore) await countChanges(source, { from: at, to: stateBefore }, joined);
+      at = stateBefore;
+      return (server) => (joined.get(server) ?? 0) > 0;
+    },
+  };
 }
 
 function count(joined: Map<ServerName, number>, userId: UserId, change: 1 | -1): void {

@@ -1,4 +1,4 @@
-import type { EventId, ServerName } from "../../matrix/identifiers.ts";
+import type { EventId } from "../../matrix/identifiers.ts";
 import { loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { insertMisdirectedEvents, type Misdirection } from "../../storage/misdirected-events.ts";
@@ -7,7 +7,7 @@ import { deleteOwnEventDestinations, ownEventsSince, type OwnEventSent } from ".
 import { takeFromOutbox } from "../../storage/take-from-outbox.ts";
 import type { RoomsContext } from "../context.ts";
 import type { StateSource } from "../events/state-before-event.ts";
-import { visitJoinedServers } from "./joined-servers-at-events.ts";
+import { walkJoinedServers, type JoinedServersWalk } from "./joined-servers-at-events.ts";
 
 /**
  * Sets right to whom our events went while we did not know who was in the room. A server that is in it and never got
@@ -23,64 +23,86 @@ export async function reachMissedServers(
   { joinEventId }: { readonly joinEventId: EventId },
 ): Promise<void> {
   const { tx, roomId } = source;
-  const join = await loadEvent(tx, joinEventId);
-  const sent = await ownEventsSince(tx, roomId, join?.streamId ?? 0n);
-  if (sent.length > 0) {
-    const events = await loadEvents(
-      tx,
-      sent.map((one) => one.eventId),
-    );
-    const wronglyOwed = await findMisdirected(source, sent, events);
-    const withheld = await takeFromOutbox(tx, wronglyOwed);
-    const isWithheld = membershipTest(withheld);
-    const found = wronglyOwed.filter((one) => !isWithheld(one));
-    await insertMisdirectedEvents(tx, roomId, { found, at: ctx.now() });
-    await sendLatest(ctx, source, { sent, events, isWithheld });
-  }
+  const latest = await settleMisdirected(ctx, source, joinEventId);
+  if (latest !== undefined) await sendToMissed(ctx, source, latest);
   await deleteOwnEventDestinations(tx, roomId);
 }
 
-function membershipTest(entries: readonly Misdirection[]): (entry: Misdirection) => boolean {
-  const keys = new Set(entries.map(({ eventId, server }) => `${eventId} ${server}`));
-  return ({ eventId, server }) => keys.has(`${eventId} ${server}`);
+/** Read at a time: each with up to thousands of servers. */
+const BATCH = 20;
+
+/** @returns our latest event that the full state accepts, with the servers that have it or will get it */
+async function settleMisdirected(
+  ctx: RoomsContext,
+  source: StateSource,
+  joinEventId: EventId,
+): Promise<OwnEventSent | undefined> {
+  const { tx, roomId } = source;
+  const walk = walkJoinedServers(source);
+  let latest: OwnEventSent | undefined;
+  // What was noted before the join is of an earlier stay.
+  let from = (await loadEvent(tx, joinEventId))?.streamId ?? 0n;
+  for (;;) {
+    const batch = await ownEventsSince(tx, roomId, { from, limit: BATCH });
+    const last = batch.at(-1);
+    if (last === undefined) return latest;
+    const events = await loadEvents(
+      tx,
+      batch.map((one) => one.eventId),
+    );
+    const wronglyOwed = await findMisdirected(walk, batch, events);
+    const withheld = await withhold(ctx, source, wronglyOwed);
+    const accepted = batch.findLast(({ eventId }) => isAccepted(events.get(eventId)));
+    if (accepted !== undefined) latest = without(accepted, withheld);
+    from = last.streamId + 1n;
+  }
+}
+
+function isAccepted(event: StoredEvent | undefined): boolean {
+  return event !== undefined && event.rejection === null && !event.softFailed;
+}
+
+function without(sent: OwnEventSent, withheld: readonly Misdirection[]): OwnEventSent {
+  const from = new Set(withheld.filter((one) => one.eventId === sent.eventId).map((one) => one.server));
+  return { ...sent, servers: sent.servers.filter((server) => !from.has(server)) };
 }
 
 async function findMisdirected(
-  source: StateSource,
-  sent: readonly OwnEventSent[],
+  walk: JoinedServersWalk,
+  batch: readonly OwnEventSent[],
   events: ReadonlyMap<EventId, StoredEvent>,
 ): Promise<readonly Misdirection[]> {
-  const serversOf = new Map(sent.map((one) => [one.eventId, one.servers]));
-  const inOrder = sent.flatMap(({ eventId }) => events.get(eventId) ?? []);
   const found: Misdirection[] = [];
-  await visitJoinedServers(source, inOrder, ({ eventId }, isJoined) => {
-    for (const server of serversOf.get(eventId) ?? []) if (!isJoined(server)) found.push({ eventId, server });
-  });
+  for (const { eventId, servers } of batch) {
+    const event = events.get(eventId);
+    if (event === undefined) continue;
+    const isJoined = await walk.stepTo(event);
+    for (const server of servers) if (!isJoined(server)) found.push({ eventId, server });
+  }
   return found;
 }
 
-interface SentEvents {
-  readonly sent: readonly OwnEventSent[];
-  readonly events: ReadonlyMap<EventId, StoredEvent>;
-  readonly isWithheld: (entry: Misdirection) => boolean;
-}
-
-/** The latest that the full state accepts: from it on, everything of ours can be asked for. */
-async function sendLatest(
+/** Records those that may have arrived. @returns those that are not sent any more */
+async function withhold(
   ctx: RoomsContext,
   { tx, roomId }: StateSource,
-  { sent, events, isWithheld }: SentEvents,
+  wronglyOwed: readonly Misdirection[],
+): Promise<readonly Misdirection[]> {
+  const withheld = await takeFromOutbox(tx, wronglyOwed);
+  const isWithheld = new Set(withheld.map(({ eventId, server }) => `${eventId} ${server}`));
+  const found = wronglyOwed.filter(({ eventId, server }) => !isWithheld.has(`${eventId} ${server}`));
+  await insertMisdirectedEvents(tx, roomId, { found, at: ctx.now() });
+  return withheld;
+}
+
+/** From that event on, everything of ours can be asked for. */
+async function sendToMissed(
+  ctx: RoomsContext,
+  { tx, roomId }: StateSource,
+  { eventId, streamId, servers }: OwnEventSent,
 ): Promise<void> {
-  const latest = sent.findLast(({ eventId }) => {
-    const event = events.get(eventId);
-    return event !== undefined && event.rejection === null && !event.softFailed;
-  });
-  if (latest === undefined) return;
-  const { eventId, streamId } = latest;
-  const told = new Set(latest.servers.filter((server) => !isWithheld({ eventId, server })));
-  const missed: ServerName[] = (await joinedServers(tx, roomId)).filter(
-    (server) => server !== ctx.serverName && !told.has(server),
-  );
+  const told = new Set([...servers, ctx.serverName]);
+  const missed = (await joinedServers(tx, roomId)).filter((server) => !told.has(server));
   if (missed.length === 0) return;
   await addToOutbox(tx, { eventId, streamId, destinations: missed });
   ctx.logger.info({ roomId, eventId, missed: missed.length }, "servers of a room are sent the latest event of ours");

@@ -75,7 +75,9 @@ describe("an event of ours in a partial room", () => {
 
     expect(await partialEventIds(database.pool, [eventId])).toEqual(new Set());
     expect(await destinationsOf(eventId)).toEqual(expect.arrayContaining([LISTED, GONE]));
-    expect((await ownEventsSince(database.pool, room.roomId, 0n)).map((one) => one.eventId)).toEqual([eventId]);
+    expect((await ownEventsSince(database.pool, room.roomId, { from: 0n })).map((one) => one.eventId)).toEqual([
+      eventId,
+    ]);
   });
 
   it("goes to the servers of joined members alone once the row is gone", async () => {

@@ -74,7 +74,8 @@ async function misdirectedIn({ roomId }: HostedRoom): Promise<readonly unknown[]
   return servers.map(({ server, count, eventIds }) => [server, count, eventIds]);
 }
 
-const notedOf = async (roomId: RoomId): Promise<number> => (await ownEventsSince(database.pool, roomId, 0n)).length;
+const notedOf = async (roomId: RoomId): Promise<number> =>
+  (await ownEventsSince(database.pool, roomId, { from: 0n })).length;
 
 async function ask(front: Front, uri: string, content?: JsonObject): Promise<{ status: number; bodies: string[] }> {
   const method = content === undefined ? "GET" : "POST";
@@ -188,6 +189,17 @@ describe("events that went to servers which were not in the room", () => {
     await driveResync(ctx, room.roomId, joinEventId);
 
     expect(await misdirectedIn(room)).toEqual([[far.serverName, 2, [before, after]]]);
+  });
+
+  it("are all found where they are very many", async () => {
+    const room = aRoom();
+    const joinEventId = await enterMisled(room, far);
+    for (let count = 0; count < 45; count += 1) await say(room, `message ${count}`);
+    await expect.poll(() => owedTo(far), { timeout: 20_000 }).toBe(0);
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    expect(await misdirectedIn(room)).toMatchObject([[far.serverName, 45, expect.any(Array)]]);
   });
 
   it("are not sent any more where the server has been away since", async () => {
