@@ -1,6 +1,7 @@
 import express, { type RequestHandler, type Router } from "express";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import { lostEventCounts } from "../rooms/lost-events.ts";
+import { countFailingAppservices } from "../storage/appservice-pushes.ts";
 import type { Database } from "../storage/database.ts";
 import { listBackOffs } from "../storage/destinations.ts";
 import { outboxDestinations } from "../storage/outbox.ts";
@@ -56,6 +57,14 @@ function addDatabaseGauges(registry: Registry, { pool }: Database): void {
     registers,
     async collect() {
       this.set((await listBackOffs(pool)).length);
+    },
+  });
+  new Gauge({
+    name: "fastjoin_failing_application_services",
+    help: "Application services that do not take what is pushed to them",
+    registers,
+    async collect() {
+      this.set(await countFailingAppservices(pool));
     },
   });
 }

@@ -130,6 +130,15 @@ export async function storePushBackOff(c: Connection, id: string, backOff: PushB
   );
 }
 
+/** How many services do not take their transactions. */
+export async function countFailingAppservices(c: Connection): Promise<number> {
+  const row = await queryRow<{ count: number }>(
+    c,
+    `SELECT count(*)::integer AS count FROM appservice_pushes WHERE retry_at IS NOT NULL`,
+  );
+  return row?.count ?? 0;
+}
+
 /** The service has shown that it works: it need not wait for the end of its back-off. */
 export async function endPushBackOff(c: Connection, id: string): Promise<void> {
   await execute(

@@ -98,7 +98,7 @@ export function aService(changes: Partial<ApplicationService> = {}): Application
 
 /** Services as the context of the use cases has them, until the file's tests are over. */
 export function appservicesOf(...all: readonly ApplicationService[]): Appservices {
-  const client = createAppserviceClient({ pushTimeoutMs: 5_000, questionTimeoutMs: 500 });
+  const client = createAppserviceClient({ pushTimeoutMs: 5_000, questionTimeoutMs: 30_000 });
   afterAll(() => client.close());
   return { services: all, client };
 }

@@ -1,5 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { createAppserviceClient } from "../../../src/appservice-client/client.ts";
 import { makeSenders } from "../../../src/rooms/appservices/act-as.ts";
+import { pingService } from "../../../src/rooms/appservices/ping-service.ts";
 import {
   acknowledge,
   appservicesOf,
@@ -8,7 +10,9 @@ import {
   refuse,
   startServiceReceiver,
 } from "../../support/application-service.ts";
+import { rulesFor } from "../../support/a-pdu.ts";
 import { openTestDatabase } from "../../support/database.ts";
+import { startLoopbackFederation } from "../../support/loopback-federation.ts";
 import {
   startLoopbackClientApi,
   type Body,
@@ -224,16 +228,19 @@ describe("POST /appservice/{id}/ping", () => {
       status: 502,
       body: { errcode: "M_BAD_STATUS", status: 403, body: '{"errcode":"M_FORBIDDEN"}' },
     });
-    receiver.handler = () => undefined;
-    expect(await as(bridge, "POST", path, { body })).toMatchObject({
-      status: 504,
-      body: { errcode: "M_CONNECTION_TIMEOUT" },
-    });
     receiver.handler = (_request, response) => void response.destroy();
     expect(await as(bridge, "POST", path, { body })).toMatchObject({
       status: 502,
       body: { errcode: "M_CONNECTION_FAILED" },
     });
+  });
+
+  it("tells that the service gives no answer", async () => {
+    receiver.handler = () => undefined;
+    const client = createAppserviceClient({ questionTimeoutMs: 100 });
+    const ping = pingService(api.ctx, { services: [], client }, { service: bridge, transactionId: "meow" });
+    await expect(ping).rejects.toMatchObject({ status: 504, errcode: "M_CONNECTION_TIMEOUT" });
+    await client.close();
   });
 
   it("is for the service itself, if it has an address", async () => {
@@ -291,6 +298,42 @@ describe("a user or an alias that nobody has made", () => {
     };
     const { room_id: roomId } = await alice.ok("POST", `join/${encodeURIComponent(alias)}`);
     expect((await alice.ok("GET", "joined_rooms")).joined_rooms).toContain(roomId);
+  });
+
+  it("is asked for when another server looks it up, or invites the user", async () => {
+    const federation = await startLoopbackFederation(api.ctx);
+    const them = await federation.remote("them.example");
+    receiver.handler = async (request, response) => {
+      if (request.path.includes("/users/")) await register("_bridge_far", { inhibit_login: true });
+      else await as(bridge, "POST", "createRoom", { body: { room_alias_name: "_portal_far" } });
+      await acknowledge(request, response);
+    };
+    const alias = encodeURIComponent("#_portal_far:us.example");
+    const directory = await them.ask("GET", `/_matrix/federation/v1/query/directory?room_alias=${alias}`);
+    expect(directory.status).toBe(200);
+    const user = encodeURIComponent("@_bridge_far:us.example");
+    expect((await them.ask("GET", `/_matrix/federation/v1/query/profile?user_id=${user}`)).status).toBe(200);
+    expect(receiver.seen.map(({ path }) => path)).toEqual([
+      `/_matrix/app/v1/rooms/${alias}`,
+      `/_matrix/app/v1/users/${user}`,
+    ]);
+    receiver.handler = refuse(404);
+    const template = {
+      type: "m.room.member",
+      room_id: "!theirs:them.example",
+      sender: "@bob:them.example",
+      state_key: "@_bridge_invited:us.example",
+      content: { membership: "invite" },
+      prev_events: [],
+      auth_events: [],
+      depth: 5,
+    };
+    const event = them.complete(template, rulesFor("11"));
+    const path = `/_matrix/federation/v2/invite/${event.roomId}/${encodeURIComponent(event.eventId)}`;
+    await them.ask("PUT", path, { room_version: "11", event: event.pdu, invite_room_state: [] });
+    expect(receiver.seen.at(-1)?.path).toBe(
+      `/_matrix/app/v1/users/${encodeURIComponent("@_bridge_invited:us.example")}`,
+    );
   });
 
   it("is unknown if the service does not answer, and nobody else is asked about", async () => {

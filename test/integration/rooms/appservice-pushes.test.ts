@@ -3,7 +3,7 @@ import type { ApplicationService } from "../../../src/appservice-client/registra
 import type { RoomId, UserId } from "../../../src/matrix/identifiers.ts";
 import { makeSenders } from "../../../src/rooms/appservices/act-as.ts";
 import { createUser } from "../../../src/storage/accounts.ts";
-import { loadPushState } from "../../../src/storage/appservice-pushes.ts";
+import { countFailingAppservices, loadPushState } from "../../../src/storage/appservice-pushes.ts";
 import {
   acknowledge,
   appservicesOf,
@@ -143,6 +143,7 @@ describe("startAppservicePushes", () => {
     const texts = Array.from({ length: 20 }, (_, n) => `missed ${n}`);
     for (const text of texts) await alice.send(roomId, text);
     await expect.poll(async () => (await loadPushState(database.pool, bridge.id))?.backOff?.retryIntervalMs).toBe(100);
+    expect(await countFailingAppservices(database.pool)).toBe(1);
     const { rowCount } = await database.pool.query("SELECT FROM appservice_pushes");
     expect(rowCount).toBe(1);
     receiver.handler = acknowledge;
