@@ -44,7 +44,9 @@ export function servedText(troubles: readonly Trouble[], hosted: HostedEvent): s
   if (liesNamed(troubles, "bad-content").some(({ type }) => type === pdu.type)) {
     return stringifyJson({ ...pdu, content: { ...pdu.content, "test.rooms.changed": true } });
   }
-  if (liesNamed(troubles, "bad-signature").some(({ type }) => type === pdu.type)) {
+  const spoilt = liesNamed(troubles, "spoil").find(({ eventId }) => eventId === hosted.event.eventId);
+  if (spoilt?.how === "form") return stringifyJson({ ...pdu, depth: "deep" });
+  if (spoilt !== undefined || liesNamed(troubles, "bad-signature").some(({ type }) => type === pdu.type)) {
     const broken = Object.entries(pdu.signatures ?? {}).map(([server, signatures]) => [
       server,
       Object.fromEntries(Object.keys(signatures).map((keyId) => [keyId, "A".repeat(86)])),

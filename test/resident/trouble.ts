@@ -64,6 +64,8 @@ export type Lie =
   /** Events of these types are served with a broken signature, or a changed content. */
   | { readonly lie: "bad-signature"; readonly type: string }
   | { readonly lie: "bad-content"; readonly type: string }
+  /** This one event is served with a broken signature, or in a form that no room version allows. */
+  | { readonly lie: "spoil"; readonly eventId: EventId; readonly how: "signature" | "form" }
   /** get_missing_events gives these, whatever was asked for. */
   | { readonly lie: "gap"; readonly pdus: readonly JsonValue[] }
   /** get_missing_events gives no more than so many of the nearest. */
