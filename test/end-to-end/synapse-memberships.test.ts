@@ -32,23 +32,24 @@ const key = encodeURIComponent;
 const at = (roomId: string, rest: string): string => `rooms/${key(roomId)}/${rest}`;
 const via = { via: synapse.serverName };
 
-/** What the admin's Synapse holds under a key of the room's state. */
-async function stateOnSynapse(roomId: RoomId, type: string, stateKey = ""): Promise<JsonObject | undefined> {
+/** The content that the admin's Synapse holds under a key of the room's state. */
+async function contentOnSynapse(roomId: RoomId, type: string, stateKey = ""): Promise<JsonObject | undefined> {
   const state = await readState(admin, roomId);
-  return state.find((event) => event["type"] === type && event["state_key"] === stateKey);
-}
-
-async function membershipOnSynapse(roomId: RoomId, userId: UserId): Promise<unknown> {
-  return ((await stateOnSynapse(roomId, "m.room.member", userId))?.["content"] as JsonObject | undefined)?.[
-    "membership"
-  ];
+  const content = state.find((event) => event["type"] === type && event["state_key"] === stateKey)?.["content"];
+  return content as JsonObject | undefined;
 }
 
 async function untilMembership(roomId: RoomId, userId: UserId, membership: string): Promise<void> {
-  await eventually(async () => ((await membershipOnSynapse(roomId, userId)) === membership ? true : undefined), {
-    withinMs: 20_000,
-    about: () => `${userId} does not become ${membership} on Synapse`,
-  });
+  await eventually(
+    async () => {
+      const content = await contentOnSynapse(roomId, "m.room.member", userId);
+      return content?.["membership"] === membership ? true : undefined;
+    },
+    {
+      withinMs: 20_000,
+      about: () => `${userId} does not become ${membership} on Synapse`,
+    },
+  );
 }
 
 async function untilSeen(roomId: RoomId, eventId: EventId): Promise<void> {
@@ -106,8 +107,8 @@ describe("what we make from partial state is accepted by a real Synapse", () => 
     const displayname = `Alice in ${version}`;
     await alice.ok("PUT", `profile/${key(alice.userId)}/displayname`, { body: { displayname } });
     await eventually(async () => {
-      const member = await stateOnSynapse(roomId, "m.room.member", alice.userId);
-      return (member?.["content"] as JsonObject)["displayname"] === displayname ? true : undefined;
+      const member = await contentOnSynapse(roomId, "m.room.member", alice.userId);
+      return member?.["displayname"] === displayname ? true : undefined;
     });
 
     // One of whom we know nothing, and one whose membership their message has named.
@@ -197,8 +198,8 @@ describe("a restricted room of a real Synapse", () => {
     await alice.ok("POST", `join/${key(lobby)}`, { query: via });
     await alice.ok("POST", `join/${key(roomId)}`, { query: via });
     await untilMembership(roomId, alice.userId, "join");
-    const member = await stateOnSynapse(roomId, "m.room.member", alice.userId);
-    expect((member?.["content"] as JsonObject)["join_authorised_via_users_server"]).toBe(admin.userId);
+    const member = await contentOnSynapse(roomId, "m.room.member", alice.userId);
+    expect(member).toMatchObject({ join_authorised_via_users_server: admin.userId });
     await agree(roomId);
   });
 });
@@ -220,8 +221,8 @@ describe("an alias beside a real Synapse", () => {
     await untilSeen(roomId, eventId);
     await alice.ok("DELETE", `directory/room/${key(ours)}`);
     await eventually(async () => {
-      const canonical = await stateOnSynapse(roomId, "m.room.canonical_alias");
-      return JSON.stringify(canonical?.["content"]) === JSON.stringify({ alt_aliases: [theirs] }) ? true : undefined;
+      const canonical = await contentOnSynapse(roomId, "m.room.canonical_alias");
+      return JSON.stringify(canonical) === JSON.stringify({ alt_aliases: [theirs] }) ? true : undefined;
     });
     await agree(roomId);
   });
@@ -238,8 +239,8 @@ describe("a room upgrade beside a real Synapse", () => {
     expect(await upgrade()).toMatchObject({ status: 503, body: { errcode: "FASTJOIN.PARTIAL_STATE" } });
     await complete(roomId);
     const { replacement_room: replacement } = (await upgrade()).body;
-    const tombstone = await eventually(async () => await stateOnSynapse(roomId, "m.room.tombstone"));
-    expect(tombstone["content"]).toMatchObject({ replacement_room: replacement });
+    const tombstone = await eventually(async () => await contentOnSynapse(roomId, "m.room.tombstone"));
+    expect(tombstone).toMatchObject({ replacement_room: replacement });
     const open = { join_rule: "public" };
     await alice.ok("PUT", at(replacement, "state/m.room.join_rules"), { body: open });
     await joinOnSynapse(quiet, replacement, [sidecar.serverName]);
@@ -249,12 +250,13 @@ describe("a room upgrade beside a real Synapse", () => {
   it("of Synapse's is followed by our user, who names no server", async () => {
     const roomId = await partialRoomOf("11");
     const path = `/rooms/${key(roomId)}/upgrade`;
-    const { replacement_room: replacement } = await callAs(admin, "POST", path, { new_version: "12" });
+    const upgraded = await callAs(admin, "POST", path, { new_version: "12" });
+    const replacement = upgraded["replacement_room"] as RoomId;
     await eventually(async () => {
       const tombstone = await alice.call("GET", at(roomId, "state/m.room.tombstone"));
       return tombstone.status === 200 ? true : undefined;
     });
-    await alice.ok("POST", `join/${key(String(replacement))}`);
-    await untilMembership(replacement as RoomId, alice.userId, "join");
+    await alice.ok("POST", `join/${key(replacement)}`);
+    await untilMembership(replacement, alice.userId, "join");
   });
 });

@@ -6,9 +6,9 @@ import { ROOM_VERSIONS, type RoomVersionRules } from "../../matrix/room-versions
 import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { storeInviteRoomState } from "../../storage/invites.ts";
-import { localJoinedUsers } from "../../storage/memberships.ts";
+import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
-import { insertOrCorrectRoom } from "../../storage/rooms.ts";
+import { insertOrCorrectRoom, lockRoom } from "../../storage/rooms.ts";
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
@@ -110,6 +110,9 @@ async function storeKnock(
   const { eventId, roomId, pdu } = event;
   await transaction(ctx.database, async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
+    await lockRoom(tx, roomId);
+    // A join of the same user that began later may have been stored before.
+    if ((await membershipOf(tx, roomId, pdu.sender))?.membership === "join") return;
     await insertOutliers(tx, [{ event, rejection: null }]);
     await storeInviteRoomState(tx, eventId, {
       strippedState: strippedStateOf(roomState),

@@ -198,6 +198,16 @@ describe("a knock on a room that we are in", () => {
     await expect.poll(() => resident.membership(room, client.userId)).toBe("leave");
   });
 
+  it("is the same handshake where it is set as state", async () => {
+    const { room } = await scene.enter();
+    await resident.sendState(room, { type: "m.room.join_rules", content: { join_rule: "knock" } });
+    const client = await aUser();
+    const path = `rooms/${key(room.roomId)}/state/m.room.member/${key(client.userId)}`;
+    const body = { membership: "knock", reason: "please" };
+    const { event_id: eventId } = await client.ok("PUT", path, { body });
+    expect(resident.fullState(room).get(stateKeyOf("m.room.member", client.userId))).toBe(eventId);
+  });
+
   it("is an event of our own where the state is full", async () => {
     const { room, complete } = await scene.enter();
     await resident.sendState(room, { type: "m.room.join_rules", content: { join_rule: "knock" } });

@@ -102,9 +102,10 @@ describe("a restricted join for which a third server's user vouches", () => {
     const room = hostRoom("restricted");
     const content = { membership: "join", join_authorised_via_users_server: aUser() };
     const end = resident.trouble({ kind: "lie", lie: "template", changes: { content }, at: "make_join" }, first);
+    await expect(join(room, aUser(), [first.serverName])).rejects.toThrow("a user of ours");
     await join(room, aUser());
     end();
-    expect(asked(first, room)).toEqual(["make_join"]);
+    expect(asked(first, room)).toEqual(["make_join", "make_join"]);
     expect(asked(second, room)).toEqual(["make_join", "send_join"]);
   });
 
