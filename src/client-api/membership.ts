@@ -3,6 +3,7 @@ import type { JsonObject } from "../matrix/json.ts";
 import { changeMembership } from "../rooms/send/change-membership.ts";
 import type { MembershipChange } from "../rooms/send/change-membership.ts";
 import { inviteUser } from "../rooms/send/invite-user.ts";
+import { forgetRoom } from "../rooms/join/forget-room.ts";
 import { leaveRoom } from "../rooms/join/leave-room.ts";
 import { joinedRoomsOf } from "../rooms/read/read-members.ts";
 import type { ClientApiContext } from "./context.ts";
@@ -24,6 +25,10 @@ export const membershipRoutes = [
     const roomId = roomIdParam(request);
     const { userId: leaver } = request.requester;
     await leaveRoom(ctx, { userId: leaver, roomId, ...(reason === undefined ? {} : { reason }) });
+    return {};
+  }),
+  userRoute("POST /_matrix/client/v3/rooms/:roomId/forget", async (ctx, request) => {
+    await forgetRoom(ctx, { userId: request.requester.userId, roomId: roomIdParam(request) });
     return {};
   }),
   userRoute("POST /_matrix/client/v3/rooms/:roomId/invite", async (ctx, request) => {

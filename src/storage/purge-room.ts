@@ -22,6 +22,7 @@ const DETAILS: readonly string[] = [
      SELECT event_id FROM events WHERE room_id = $1
      UNION SELECT event_id FROM local_membership_stream WHERE room_id = $1)`,
   `DELETE FROM own_event_destinations WHERE room_id = $1`,
+  `DELETE FROM forgotten_rooms WHERE room_id = $1`,
   `DELETE FROM misdirected_events WHERE room_id = $1`,
   `DELETE FROM client_transactions WHERE event_id IN (SELECT event_id FROM events WHERE room_id = $1)`,
   `DELETE FROM room_aliases WHERE room_id = $1`,

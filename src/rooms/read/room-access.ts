@@ -1,6 +1,7 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { loadEvent } from "../../storage/events.ts";
+import { isRoomForgotten } from "../../storage/forgotten-rooms.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import type { Member } from "../../storage/memberships.ts";
 import { loadRoom } from "../../storage/rooms.ts";
@@ -31,7 +32,7 @@ export async function roomAccess(ctx: RoomsContext, roomId: RoomId, userId: User
     return { roomId, userId, snapshotId: room.currentSnapshotId, leftAt: undefined };
   }
   const left = await departureOf(ctx, member, userId);
-  if (left !== undefined) {
+  if (left !== undefined && !(await isRoomForgotten(ctx.database.pool, roomId, userId))) {
     return { roomId, userId, ...left };
   }
   throw new MatrixError(403, "M_FORBIDDEN", `You are not in the room ${roomId}`);

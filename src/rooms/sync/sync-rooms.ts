@@ -1,6 +1,7 @@
 import type { RoomId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { changedRooms } from "../../storage/changed-rooms.ts";
+import { forgottenRooms } from "../../storage/forgotten-rooms.ts";
 import { listPartialRooms } from "../../storage/partial-state.ts";
 import { localMembershipsAt, unPartialStatedRooms } from "../../storage/streams.ts";
 import type { LocalMembershipChange } from "../../storage/streams.ts";
@@ -45,15 +46,25 @@ export async function syncRooms(ctx: RoomsContext, request: SyncRequest, positio
   const of = (...kinds: readonly string[]): readonly LocalMembershipChange[] =>
     now.filter(({ membership }) => kinds.includes(membership));
 
-  const left = of("leave", "ban").filter((membership) =>
-    request.since === undefined ? roomFilter.include_leave === true : isNew(membership),
-  );
+  const left = await leftToTell(ctx, request, of("leave", "ban"));
   return {
     join: await joinedGroup(ctx, request, { memberships: of("join"), earlier, partialRooms, position }),
     invite: await groupOf(of("invite").filter(isNew), async (one) => invitedRoom(ctx, one)),
     knock: await groupOf(of("knock").filter(isNew), async (one) => knockedRoom(ctx, one)),
     leave: await groupOf(left, async (one) => leftRoom(ctx, request, { left: one, before: earlier.get(one.roomId) })),
   };
+}
+
+/** A first sync is told of rooms that were left only if it asks, and of none that the user has forgotten. */
+async function leftToTell(
+  ctx: RoomsContext,
+  { since, filter, requester }: SyncRequest,
+  left: readonly LocalMembershipChange[],
+): Promise<readonly LocalMembershipChange[]> {
+  if (since !== undefined) return left.filter(({ streamId }) => streamId > since);
+  if (filter.room?.include_leave !== true) return [];
+  const forgotten = await forgottenRooms(ctx.database.pool, requester.userId);
+  return left.filter(({ roomId, streamId }) => streamId > (forgotten.get(roomId) ?? -1n));
 }
 
 async function partialRoomsAt(ctx: RoomsContext, since: bigint, position: bigint): Promise<PartialRooms> {
