@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import { pingService } from "../rooms/appservices/ping-service.ts";
+import { pingAppservice } from "../rooms/appservices/ping-appservice.ts";
 import { parseBody } from "./request-body.ts";
 import { param, userRoute } from "./route.ts";
 
@@ -14,6 +14,6 @@ export const appserviceRoutes = [
       throw new MatrixError(403, "M_FORBIDDEN", "Only an application service itself can have itself pinged");
     }
     const { transaction_id: transactionId } = parseBody(request, pingBody);
-    return { duration_ms: await pingService(ctx, ctx.appservices, { service, transactionId }) };
+    return { duration_ms: await pingAppservice(ctx, ctx.appservices, { service, transactionId }) };
   }),
 ];

@@ -11,7 +11,7 @@ import {
   storePushBackOff,
 } from "../../storage/appservice-pushes.ts";
 import { openSessionLocks, type SessionLocks } from "../../storage/session-locks.ts";
-import { listenForStream } from "../../storage/streams.ts";
+import { currentStreamPosition, listenForStream } from "../../storage/streams.ts";
 import type { Appservices, RoomsContext } from "../context.ts";
 import { createWakeUp, type WakeUp } from "../send/wake-up.ts";
 import { nextTransaction } from "./next-transaction.ts";
@@ -34,6 +34,7 @@ interface AppservicePushesOptions {
 const LOOK_ROUND_EVERY_MS = 30_000;
 /** Another process may have lifted a back-off, or may have died with the lock in its hand. */
 const LOOK_AT_OTHERS_EVERY_MS = 5_000;
+const PUSH_AT_MOST_EVERY_MS = 20;
 
 interface Pushes {
   readonly ctx: RoomsContext;
@@ -88,12 +89,22 @@ async function backOff(pushes: Pushes, { id }: ApplicationService, failure: Apps
   return retryIntervalMs;
 }
 
+/** @returns milliseconds that there is nothing to do for a service, 0 where there is */
+async function leisure({ ctx }: Pushes, { id }: ApplicationService): Promise<number> {
+  const { pool } = ctx.database;
+  const state = await loadPushState(pool, id);
+  const left = (state?.backOff?.retryAt ?? 0) - ctx.now();
+  if (left > 0) return Math.min(left, LOOK_AT_OTHERS_EVERY_MS);
+  if (state === undefined || state.begun !== undefined) return 0;
+  // Often another process has been faster.
+  return state.place.position < (await currentStreamPosition(pool)) ? 0 : LOOK_ROUND_EVERY_MS;
+}
+
 /** Pushes all there is. @returns milliseconds until the next look, if nothing rings before */
 async function pushAll(pushes: Pushes, service: ApplicationService): Promise<number> {
-  const { ctx, stopping, aborting } = pushes;
-  const resting = (await loadPushState(ctx.database.pool, service.id))?.backOff;
-  const left = (resting?.retryAt ?? 0) - ctx.now();
-  if (left > 0) return Math.min(left, LOOK_AT_OTHERS_EVERY_MS);
+  const { stopping, aborting } = pushes;
+  const wait = await leisure(pushes, service);
+  if (wait > 0) return wait;
   const unlock = await pushes.locks.tryLock(service.id);
   if (unlock === undefined) return LOOK_AT_OTHERS_EVERY_MS;
   try {
@@ -116,6 +127,8 @@ async function keepPushing(pushes: Pushes, service: ApplicationService, bell: Wa
     } catch (error) {
       if (!aborting.signal.aborted) ctx.logger.error({ err: error, service: service.id }, "could not push events");
     }
+    // What comes in quick succession goes together.
+    await sleep(PUSH_AT_MOST_EVERY_MS);
     if (!stopping.signal.aborted) await bell.sleep(wait);
   }
 }

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { createAppserviceClient } from "../../../src/appservice-client/client.ts";
 import { makeSenders } from "../../../src/rooms/appservices/act-as.ts";
-import { pingService } from "../../../src/rooms/appservices/ping-service.ts";
+import { pingAppservice } from "../../../src/rooms/appservices/ping-appservice.ts";
 import {
   acknowledge,
   appservicesOf,
@@ -238,7 +238,7 @@ describe("POST /appservice/{id}/ping", () => {
   it("tells that the service gives no answer", async () => {
     receiver.handler = () => undefined;
     const client = createAppserviceClient({ questionTimeoutMs: 100 });
-    const ping = pingService(api.ctx, { services: [], client }, { service: bridge, transactionId: "meow" });
+    const ping = pingAppservice(api.ctx, { services: [], client }, { service: bridge, transactionId: "meow" });
     await expect(ping).rejects.toMatchObject({ status: 504, errcode: "M_CONNECTION_TIMEOUT" });
     await client.close();
   });

@@ -12,7 +12,7 @@ import type { Appservices, RoomsContext } from "../context.ts";
  * @see https://spec.matrix.org/v1.19/application-service-api/#pinging
  * @throws MatrixError 400 M_URL_NOT_SET, 502 M_BAD_STATUS, 502 M_CONNECTION_FAILED, 504 M_CONNECTION_TIMEOUT
  */
-export async function pingService(
+export async function pingAppservice(
   ctx: RoomsContext,
   { client }: Appservices,
   { service, transactionId }: { readonly service: ApplicationService; readonly transactionId: string | undefined },
