@@ -1,3 +1,4 @@
+import { prevEventIds, type Event } from "../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
@@ -149,19 +150,22 @@ export async function deleteKeptPdu(c: Connection, kept: Pick<WaitingPdu, "event
   ]);
 }
 
-/** The event waits no more, and those that name it have their turn at `now` (milliseconds), however often they failed. */
-export async function settleWaitingPdu(
-  c: Connection,
-  event: { readonly eventId: EventId; readonly roomId: RoomId },
-  now: number,
-): Promise<void> {
+/**
+ * The event waits no more, and those that name it have their turn at `now` (milliseconds), however often they failed.
+ * What was told of the states that it builds on has done its service, but where a resync may work with it.
+ */
+export async function settleWaitingPdu(c: Connection, event: Event, now: number): Promise<void> {
   // Naming it anywhere is enough: a turn too many does no harm.
   await execute(
     c,
-    `WITH settled AS (DELETE FROM waiting_pdus WHERE event_id = $1)
+    `WITH settled AS (DELETE FROM waiting_pdus WHERE event_id = $1 RETURNING room_id),
+       told AS (
+         DELETE FROM resync_state_ids told USING settled
+         WHERE told.room_id = settled.room_id AND told.event_id = ANY ($4::text[])
+           AND NOT EXISTS (SELECT 1 FROM partial_state_rooms partial WHERE partial.room_id = told.room_id))
      UPDATE waiting_pdus SET retry_at = $3
      WHERE room_id = $2 AND event_id <> $1 AND retry_at > $3 AND strpos(pdu, '"' || $1 || '"') > 0`,
-    [event.eventId, event.roomId, new Date(now)],
+    [event.eventId, event.roomId, new Date(now), prevEventIds(event.pdu)],
   );
 }
 

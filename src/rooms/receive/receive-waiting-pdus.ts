@@ -11,7 +11,6 @@ import { hasState, loadEvents } from "../../storage/events.ts";
 import { forgetStaleJoins } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
-import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { roomRules } from "../../storage/rooms.ts";
 import {
   deleteWaitingPdu,
@@ -200,9 +199,6 @@ async function receiveWaiting(
   await fetchAuthEvents(ctx, { event, rules, servers });
   const result = await receiveVerifiedEvent(ctx, { origin, rules, event });
   if (result.kind !== "stored") return await postpone(ctx, waiting);
-  // The resync of a partial room may work with the same states, and forgets them at its end.
-  if ((await partialRoom(pool, roomId)) !== undefined) return true;
-  for (const id of missing) await deleteResyncStateIds(pool, roomId, id);
   return true;
 }
 
