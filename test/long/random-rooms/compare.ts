@@ -111,8 +111,8 @@ function idDifferences(ours: readonly EventId[], other: readonly EventId[], of: 
 }
 
 function mapDifferences(
-  ours: ReadonlyMap<string, EventId | string>,
-  other: ReadonlyMap<string, EventId | string>,
+  ours: ReadonlyMap<string, string>,
+  other: ReadonlyMap<string, string>,
   of: string,
 ): readonly string[] {
   return [...new Set([...ours.keys(), ...other.keys()])].flatMap((key) =>

@@ -99,7 +99,7 @@ function peopleOf(play: RoomInPlay, happening: Happening, prevEvents: readonly E
   const actor = ghostOf(play, happening) ?? actors[who % Math.max(1, actors.length)] ?? founder;
   const targets = [...play.users, play.secondUser];
   const target = targets[whom % targets.length] ?? founder;
-  return { actor, target, moderator: bold ? actor : founder };
+  return { actor, target, moderator: bold || happening.ghost !== "no" ? actor : founder };
 }
 
 type Deed = Pick<Draft, "sender" | "type" | "stateKey" | "content" | "redacts">;
@@ -161,7 +161,8 @@ function levels(play: RoomInPlay, moderator: UserId, whom: number): JsonObject {
 }
 
 function joinRules({ room }: RoomInPlay, whom: number): JsonObject {
-  const rules = ["public", "public", "invite", "knock", "restricted"];
+  // Mostly open, as closed doors beside our join undo it.
+  const rules = ["public", "public", "public", "restricted", "restricted", "knock", "invite"];
   const rule = rules[whom % rules.length] ?? "public";
   return rule === "restricted"
     ? { join_rule: rule, allow: [{ type: "m.room_membership", room_id: room.roomId }] }

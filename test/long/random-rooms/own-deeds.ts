@@ -20,7 +20,7 @@ export async function actForOurs(play: RoomInPlay, step: OwnStep): Promise<void>
       // What the room does not allow, its user is told; here nobody minds.
       if (!(error instanceof MatrixError)) throw error;
     }
-    await settle();
+    await settle(play);
   });
   await tellOfJoins(play);
   await tellOfOurs(play);

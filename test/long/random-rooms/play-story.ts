@@ -9,7 +9,7 @@ import { actForOurs } from "./own-deeds.ts";
 import { isTurnedOut, leavesOf, openRoom, speak, type RoomInPlay } from "./room-in-play.ts";
 import { setMood, type Server, type Stage } from "./stage.ts";
 import type { Crash, Happening, Step, Story } from "./story.ts";
-import { letTimePass, settle, tell, tellOfJoins } from "./tell.ts";
+import { letTimePass, settle, tell, tellOfJoins, tellTwin, whileWeJoin } from "./tell.ts";
 
 /** Tells a room's life from its beginning until its state is full and nothing waits any more. */
 export async function playStory(stage: Stage, story: Story): Promise<RoomInPlay> {
@@ -19,7 +19,7 @@ export async function playStory(stage: Stage, story: Story): Promise<RoomInPlay>
   await joinAsTwin(play);
   const between: EventId[] = [];
   for (const happening of story.between) between.push(await happen(play, happening));
-  await tellTwinAlone(play, between);
+  await tellTwin(play, between);
   const endMoods = story.moods.map((mood, index) => {
     const front = fronts[index + 1];
     return front === undefined ? () => undefined : setMood(stage, front, mood);
@@ -46,24 +46,30 @@ async function joinAsTwin(play: RoomInPlay): Promise<void> {
   play.twinJoin = joined.eventId;
 }
 
-async function tellTwinAlone(play: RoomInPlay, eventIds: readonly EventId[]): Promise<void> {
-  // Ours is not in the room yet: it drops what it is sent.
-  const { resident } = play.stage;
-  await tell(play, { eventIds, origin: resident.serverName, manner: "one by one", mix: 0, crash: null });
-}
-
 async function joinAsOurs(play: RoomInPlay): Promise<void> {
   const { stage, story, room } = play;
   const { resident, ours } = stage;
   const names = resident.fronts.map((front) => front.serverName);
   const via = [...names.slice(story.via), ...names.slice(0, story.via)];
+  const meanwhile = whileWeJoin(play, async () => {
+    const eventIds: EventId[] = [];
+    for (const happening of story.meanwhile) {
+      const id = await happen(play, happening);
+      if (!happening.silent) eventIds.push(id);
+    }
+    return eventIds;
+  });
   await ours.survive(story.crashAtJoin, async () => {
     const { userId, ctx } = ours.sidecar;
     const joined = await joinRoom(ctx, { userId, roomId: room.roomId, via });
     play.join = joined.eventId;
   });
-  await settle();
+  const { eventIds, acknowledged } = await meanwhile.over();
+  await settle(play);
   await tellOfJoins(play);
+  if (isTurnedOut(play)) return;
+  if (acknowledged) await tellTwin(play, eventIds);
+  else await tell(play, { eventIds, origin: resident.serverName, manner: "one by one", mix: 0, crash: null });
 }
 
 async function take(play: RoomInPlay, step: Step): Promise<void> {

@@ -5,7 +5,7 @@ import type { Front } from "../../resident/front.ts";
 import { startResident, type Resident } from "../../resident/resident.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startInProcessSidecar, type InProcessSidecar } from "../../support/in-process-sidecar.ts";
-import { mortalDatabase, ProcessEnded, type MortalDatabase } from "./mortal-database.ts";
+import { mortalDatabase, type MortalDatabase } from "./mortal-database.ts";
 import type { Crash, Mood } from "./story.ts";
 
 /** The servers that all rooms of a test file are played on. */
@@ -59,8 +59,6 @@ async function openServer(notary: ServerName): Promise<Server> {
   };
   return { database, sidecar, survive };
 }
-
-export { ProcessEnded };
 
 /** Sets how a server treats the questions of ours; it goes on being honest to the twin. */
 export function setMood({ resident, ours }: Stage, front: Front, mood: Mood): () => void {

@@ -1,10 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Event } from "../../../src/matrix/event.ts";
 import type { EventId, ServerName } from "../../../src/matrix/identifiers.ts";
 import { parseJson, type JsonValue } from "../../../src/matrix/json.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
 import { queryRows } from "../../../src/storage/query.ts";
 import { admitEvent } from "../../resident/admit-event.ts";
+import type { HostedRoom } from "../../resident/hosted-room.ts";
+import { ProcessEnded } from "./mortal-database.ts";
 import { mustKnow, type RoomInPlay } from "./room-in-play.ts";
 import type { Server } from "./stage.ts";
 import type { Crash, Manner } from "./story.ts";
@@ -101,7 +105,55 @@ export async function letTimePass({ sidecar }: Server, milliseconds: number): Pr
   await receiveWaitingPdus({ ...sidecar.ctx, now });
 }
 
-/** What was begun and not waited for. */
-export async function settle(): Promise<void> {
-  await sleep(0);
+/** Waits for what a join leaves to do when it has ended: it handles what came while it was under way. */
+export async function settle({ stage, room }: RoomInPlay): Promise<void> {
+  const { pool } = stage.ours.database;
+  for (let looks = 0; looks < 100; looks += 1) {
+    const kept = await waitingPdusOf(pool, room.roomId, { reason: "join-under-way", limit: 1 });
+    if (kept.length === 0) return;
+    await sleep(5);
+  }
+  // A process that ended has left them to the loop over all that waits.
+}
+
+/** What happens while our join is under way, as soon as the resident has let us in. */
+export interface Meanwhile {
+  /** The events, once our join has ended, and whether ours has acknowledged them. */
+  over(): Promise<{ readonly eventIds: readonly EventId[]; readonly acknowledged: boolean }>;
+}
+
+export function whileWeJoin(play: RoomInPlay, happen: () => Promise<readonly EventId[]>): Meanwhile {
+  const { resident, ours } = play.stage;
+  let telling: Promise<{ eventIds: readonly EventId[]; acknowledged: boolean }> | undefined;
+  const tellOurs = async (): Promise<{ eventIds: readonly EventId[]; acknowledged: boolean }> => {
+    const eventIds = await happen();
+    try {
+      for (const id of eventIds) {
+        await send(play, ours, resident.serverName, { txnId: `meanwhile-${id}`, eventIds: [id] });
+      }
+      return { eventIds, acknowledged: true };
+    } catch (error) {
+      if (!(error instanceof ProcessEnded)) throw error;
+      return { eventIds, acknowledged: false };
+    }
+  };
+  const onEvent = (room: HostedRoom, { pdu }: Event): void => {
+    if (room === play.room && pdu.sender === ours.sidecar.userId) telling ??= tellOurs();
+  };
+  resident.world.news.on("event", onEvent);
+  return {
+    over: async () => {
+      resident.world.news.off("event", onEvent);
+      return (await telling) ?? { eventIds: [], acknowledged: true };
+    },
+  };
+}
+
+/** The twin hears what ours was told, or what is told both. */
+export async function tellTwin(play: RoomInPlay, eventIds: readonly EventId[]): Promise<void> {
+  const { resident, twin } = play.stage;
+  for (const id of eventIds) {
+    await send(play, twin, resident.serverName, { txnId: `twin-${id}`, eventIds: [id] });
+    play.toldTwin.add(id);
+  }
 }
