@@ -1,5 +1,4 @@
 import { z } from "zod";
-import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../matrix/json.ts";
 import { claimKeys } from "../rooms/devices/claim-keys.ts";
 import { replacesSigningKeys, uploadSignatures, uploadSigningKeys } from "../rooms/devices/cross-signing.ts";
@@ -10,7 +9,7 @@ import { parseSyncToken } from "../rooms/sync/sync-token.ts";
 import type { CrossSigningKeys } from "../storage/cross-signing-keys.ts";
 import type { NamedKey } from "../storage/device-keys.ts";
 import type { ClientApiContext } from "./context.ts";
-import { jsonObject, parseBody, parseParam, storableText, userId } from "./request-body.ts";
+import { byUser, jsonObject, parseBody, parseParam, storableText, userId } from "./request-body.ts";
 import { userRoute } from "./route.ts";
 import type { AuthenticatedRequest } from "./route.ts";
 import { requirePassword } from "./user-interactive-auth.ts";
@@ -70,8 +69,7 @@ export const keysRoutes = [
   userRoute("POST /_matrix/client/v3/keys/device_signing/upload", uploadCrossSigning),
   userRoute("POST /_matrix/client/v3/keys/signatures/upload", async (ctx, request) => {
     const body = parseBody(request, signaturesBody);
-    const signed = new Map(Object.entries(body).map(([user, keys]) => [user as UserId, new Map(Object.entries(keys))]));
-    return { failures: await uploadSignatures(ctx, request.requester.userId, signed) };
+    return { failures: await uploadSignatures(ctx, request.requester.userId, byUser(body)) };
   }),
 ];
 
@@ -90,11 +88,6 @@ function keysNamed(keys: Readonly<Record<string, JsonValue>>): readonly NamedKey
     const colon = name.indexOf(":");
     return { algorithm: name.slice(0, colon), keyId: name.slice(colon + 1), key };
   });
-}
-
-/** The keys of a record whose schema takes user ids only. */
-function byUser<T>(record: Readonly<Record<string, T>>): ReadonlyMap<UserId, T> {
-  return new Map(Object.entries(record).map(([user, value]) => [user as UserId, value]));
 }
 
 function patience(timeoutMs: number): number {

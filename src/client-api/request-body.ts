@@ -19,6 +19,11 @@ export const eventId = z.custom<EventId>(isEventId, "expected an event id ($opaq
 export const roomAlias = z.custom<RoomAlias>(isRoomAlias, "expected a room alias (#name:server)");
 export const serverName = z.custom<ServerName>(isServerName, "expected a server name");
 
+/** The entries of an object whose schema takes user ids only. */
+export function byUser<T>(record: Readonly<Record<UserId, T>>): ReadonlyMap<UserId, T> {
+  return new Map(Object.entries(record).map(([user, value]) => [user as UserId, value]));
+}
+
 function explain(error: z.ZodError, what: string): string {
   const [issue] = error.issues;
   const field = [what, ...(issue?.path ?? [])].map(String).join(".");

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { sendToDevices } from "../rooms/devices/to-device.ts";
-import { jsonObject, parseBody, parseParam, storableText, userId } from "./request-body.ts";
+import { byUser, jsonObject, parseBody, parseParam, storableText, userId } from "./request-body.ts";
 import { userRoute } from "./route.ts";
 
 const toDeviceBody = z.object({ messages: z.record(userId, z.record(storableText, jsonObject)) });
@@ -15,7 +15,7 @@ export const toDeviceRoutes = [
       ctx,
       // Another type under the same id is another request.
       { ...request.requester, txnId: JSON.stringify([type, txnId]) },
-      { type, contents: new Map(Object.entries(messages)) as never },
+      { type, contents: byUser(messages) },
     );
     return {};
   }),

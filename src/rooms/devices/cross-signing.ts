@@ -63,7 +63,7 @@ function checkKey(userId: UserId, usage: KeyUsage, key: JsonObject | undefined):
 }
 
 /** By user and then by device id or public key, the object with its new signatures. */
-export type SignaturesUpload = ReadonlyMap<UserId, ReadonlyMap<string, JsonObject>>;
+export type SignaturesUpload = ReadonlyMap<UserId, Readonly<Record<string, JsonObject>>>;
 
 interface Sorted {
   readonly signatures: readonly KeySignature[];
@@ -106,7 +106,7 @@ async function sortSignatures(
   const others = new Set<UserId>();
   for (const [targetUserId, objects] of upload) {
     const targets = await targetsOf(ctx, tx, { signer, target: targetUserId });
-    for (const [targetKey, signed] of objects) {
+    for (const [targetKey, signed] of Object.entries(objects)) {
       const target = targets.get(targetKey);
       const fresh = target === undefined ? [] : signaturesBy(signer, signed);
       if (fresh.length === 0) {

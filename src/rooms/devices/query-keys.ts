@@ -1,9 +1,10 @@
+import { FederationFailure } from "../../federation-client/failures.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { ServerName, UserId } from "../../matrix/identifiers.ts";
 import type { CrossSigningKeys } from "../../storage/cross-signing-keys.ts";
-import { freshRemoteDeviceLists, sharesRoomWithUs } from "../../storage/remote-device-lists.ts";
+import { freshRemoteDeviceLists } from "../../storage/remote-device-lists.ts";
 import type { RoomsContext } from "../context.ts";
-import { askServers, byServer, type KeyFailures } from "./foreign-keys.ts";
+import { askServers, byServer, type KeyFailures, type NoteFailure } from "./foreign-keys.ts";
 import { cachedKeys, keysOfOurUsers, keysWithName, type KnownKeys } from "./known-keys.ts";
 import { refreshDeviceList } from "./refresh-device-list.ts";
 
@@ -34,8 +35,8 @@ export async function queryKeys(ctx: RoomsContext, query: KeysQuery): Promise<Js
   const ours: WantedDevices = servers.get(ctx.serverName) ?? new Map();
   servers.delete(ctx.serverName);
   const local = await keysOfOurUsers(ctx.database.pool, [...ours.keys()], query.viewer);
-  const { answers, failures } = await askServers(servers, async (server, wanted) =>
-    keysFrom(ctx, { ...query, server, wanted }),
+  const { answers, failures } = await askServers(servers, async (server, wanted, note) =>
+    keysFrom(ctx, { ...query, server, wanted, note }),
   );
   return answerOf(query.viewer, [shown(local, ours), ...answers], failures);
 }
@@ -68,6 +69,7 @@ function shown(known: ReadonlyMap<UserId, KnownKeys>, wanted: WantedDevices): Sh
 
 interface ServerQuery extends KeysQuery {
   readonly server: ServerName;
+  readonly note: NoteFailure;
 }
 
 /** Lists that are not held and fresh are fetched so many at a time. */
@@ -77,15 +79,13 @@ async function keysFrom(ctx: RoomsContext, query: ServerQuery): Promise<ShownKey
   const { pool } = ctx.database;
   const users = [...query.wanted.keys()];
   const fresh = await freshRemoteDeviceLists(pool, users);
-  const held = new Set(fresh);
-  const lacking = users.filter((userId) => !fresh.has(userId));
-  for (let start = 0; start < lacking.length; start += FETCHED_AT_ONCE) {
-    const batch = lacking.slice(start, start + FETCHED_AT_ONCE);
-    const fetched = await Promise.all(batch.map((userId) => isHeldAfterFetch(ctx, query, userId)));
-    for (const [index, userId] of batch.entries()) if (fetched[index]) held.add(userId);
-  }
-  const cached = shown(await cachedKeys(pool, [...held], query.viewer), query.wanted);
-  const others = new Map([...query.wanted].filter(([userId]) => !held.has(userId)));
+  const fetched = await fetchLists(
+    ctx,
+    query,
+    users.filter((userId) => !fresh.has(userId)),
+  );
+  const cached = shown(await cachedKeys(pool, [...fresh, ...fetched.held], query.viewer), query.wanted);
+  const others = new Map([...query.wanted].filter(([userId]) => fetched.unshared.has(userId)));
   if (others.size === 0) return cached;
   const asked = await askFor(ctx, { ...query, wanted: others });
   return {
@@ -94,10 +94,32 @@ async function keysFrom(ctx: RoomsContext, query: ServerQuery): Promise<ShownKey
   };
 }
 
-/** Of a user who shares no room with us nothing is held, since nobody would tell us of changes. */
-async function isHeldAfterFetch(ctx: RoomsContext, query: ServerQuery, userId: UserId): Promise<boolean> {
-  if (!(await sharesRoomWithUs(ctx.database.pool, userId, ctx.serverName))) return false;
-  return await refreshDeviceList(ctx, userId, { timeoutMs: query.timeoutMs });
+interface FetchedLists {
+  readonly held: ReadonlySet<UserId>;
+  /** Of users who share no room with us nothing is held, since nobody would tell us of changes. */
+  readonly unshared: ReadonlySet<UserId>;
+}
+
+/** A server in trouble is not asked for the rest of its users. */
+async function fetchLists(ctx: RoomsContext, query: ServerQuery, users: readonly UserId[]): Promise<FetchedLists> {
+  const { timeoutMs, note } = query;
+  const held = new Set<UserId>();
+  const unshared = new Set<UserId>();
+  let inTrouble = false;
+  const fetchOne = async (userId: UserId): Promise<void> => {
+    try {
+      const isHeld = await refreshDeviceList(ctx, userId, { timeoutMs });
+      (isHeld ? held : unshared).add(userId);
+    } catch (error) {
+      if (!(error instanceof FederationFailure)) throw error;
+      note(error);
+      inTrouble ||= error.kind !== "refused";
+    }
+  };
+  for (let start = 0; start < users.length && !inTrouble; start += FETCHED_AT_ONCE) {
+    await Promise.all(users.slice(start, start + FETCHED_AT_ONCE).map(fetchOne));
+  }
+  return { held, unshared };
 }
 
 async function askFor(ctx: RoomsContext, { server, wanted, timeoutMs }: ServerQuery): Promise<ShownKeys> {

@@ -166,6 +166,21 @@ describe("the devices of another server's user", () => {
     expect(fetches(second, userId)).toBe(0);
   });
 
+  it("are shown though their server refuses another user's", async () => {
+    const { alice, userId } = await together();
+    const { room, complete } = await enter(alice);
+    await complete();
+    const refused: UserId = `@refused:${second.serverName}`;
+    await resident.join(room, refused);
+    host(userId, 5, "ONE");
+    await seen(alice, userId);
+    resident.trouble({ kind: "refuse", status: 403, at: "user_devices" }, second);
+    const body = { device_keys: { [refused]: [], [userId]: [] } };
+    const answer = await alice.ok("POST", "keys/query", { body });
+    expect(answer.device_keys).toEqual({ [userId]: { ONE: keysOf(userId, "ONE") } });
+    expect(answer.failures).toMatchObject({ [second.serverName]: { errcode: "M_FORBIDDEN" } });
+  });
+
   it("come with their cross-signing keys, which updates replace", async () => {
     const { alice, userId } = await together();
     const master = (name: string): ReturnType<typeof crossSigningKeyOf> => crossSigningKeyOf(userId, "master", name);
