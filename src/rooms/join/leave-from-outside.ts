@@ -1,11 +1,14 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
-import type { Event } from "../../matrix/event.ts";
 import { serverNameOf, type EventId, type ServerName } from "../../matrix/identifiers.ts";
 import { transaction } from "../../storage/database.ts";
 import { insertOutliers, loadEvent } from "../../storage/events.ts";
 import { serversThatToldOf } from "../../storage/invites.ts";
+import { membershipOf } from "../../storage/memberships.ts";
+import { lockRoom } from "../../storage/rooms.ts";
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import type { VerifiedEvent } from "../events/verify-pdus.ts";
+import { receiveVerifiedEvent } from "../receive/receive-pdu.ts";
 import { completeTemplate, rulesOfTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 
 /** More servers than this are not told: each may take its time, and the user waits. */
@@ -24,13 +27,18 @@ export async function leaveFromOutside(
   membershipId: EventId,
 ): Promise<void> {
   const { roomId, userId } = request;
-  const leave = await tellOneOf(ctx, request, await serversToTell(ctx, membershipId));
-  await transaction(ctx.database, async (tx) => {
-    if (leave !== undefined) await insertOutliers(tx, [{ event: leave, rejection: null }]);
+  const told = await tellOneOf(ctx, request, await serversToTell(ctx, membershipId));
+  const hasJoined = await transaction(ctx.database, async (tx) => {
+    await lockRoom(tx, roomId);
+    if ((await membershipOf(tx, roomId, userId))?.membership === "join") return true;
+    if (told !== undefined) await insertOutliers(tx, [{ event: told.event, rejection: null }]);
     const streamId = await takeStreamPositions(tx, 1);
-    const eventId = leave?.eventId ?? membershipId;
+    const eventId = told?.event.eventId ?? membershipId;
     await appendLocalMembership(tx, { streamId, userId, roomId, membership: "leave", eventId });
+    return false;
   });
+  // The user has joined meanwhile, by another client: which of both counts, the room's events say.
+  if (hasJoined && told !== undefined) await receiveVerifiedEvent(ctx, told);
 }
 
 /** Whoever invited is in the room; those that took a knock were. */
@@ -50,10 +58,10 @@ async function tellOneOf(
   ctx: RoomsContext,
   request: MembershipRequest,
   servers: readonly ServerName[],
-): Promise<Event | undefined> {
+): Promise<VerifiedEvent | undefined> {
   for (const server of servers) {
-    const leave = await handshake(ctx, server, request);
-    if (leave !== undefined) return leave;
+    const told = await handshake(ctx, server, request);
+    if (told !== undefined) return told;
   }
   return undefined;
 }
@@ -62,11 +70,11 @@ async function handshake(
   ctx: RoomsContext,
   server: ServerName,
   request: MembershipRequest,
-): Promise<Event | undefined> {
+): Promise<VerifiedEvent | undefined> {
   try {
-    const event = await leaveEvent(ctx, server, request);
+    const { event, rules } = await leaveEvent(ctx, server, request);
     await ctx.federation.sendLeave(server, { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu });
-    return event;
+    return { origin: server, event, rules };
   } catch (error) {
     if (!(error instanceof FederationFailure)) throw error;
     ctx.logger.warn({ err: error, roomId: request.roomId }, "a server could not be told that a user does not come");
@@ -74,11 +82,16 @@ async function handshake(
   }
 }
 
-async function leaveEvent(ctx: RoomsContext, server: ServerName, request: MembershipRequest): Promise<Event> {
+async function leaveEvent(
+  ctx: RoomsContext,
+  server: ServerName,
+  request: MembershipRequest,
+): Promise<Pick<VerifiedEvent, "event" | "rules">> {
   const { roomId, userId, content } = request;
   const template = await ctx.federation.makeLeave(server, { roomId, userId });
   const fail: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its make_leave template ${reason}` });
   };
-  return completeTemplate(ctx, template.event, { rules: rulesOfTemplate(template, request, fail), content, fail });
+  const rules = rulesOfTemplate(template, request, fail);
+  return { event: completeTemplate(ctx, template.event, { rules, content, fail }), rules };
 }

@@ -9,6 +9,7 @@ import { loadEvent } from "../../../../src/storage/events.ts";
 import { beginJoin, endJoin } from "../../../../src/storage/joins-under-way.ts";
 import { joinedRooms } from "../../../../src/storage/memberships.ts";
 import { partialRoom } from "../../../../src/storage/partial-state.ts";
+import { currentStreamPosition, localMembershipsAt } from "../../../../src/storage/streams.ts";
 import { countWaitingPdus } from "../../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../../resident/hosted-room.ts";
 import {
@@ -311,6 +312,37 @@ describe("a leave, while the user's own join is under way", () => {
       expect(resident.membership(room, userId)).toBe("leave");
       const asked = resident.front.requests.filter(({ uri }) => uri.includes(encodeURIComponent(roomId)));
       expect(asked.map(({ endpoint }) => endpoint)).not.toContain("send_leave");
+    });
+  }
+});
+
+describe("a join, while the user's invitation is being declined", () => {
+  for (const first of ["refusal", "join"] as const) {
+    it(`ends as the room has it, where the ${first} reached the resident first`, async () => {
+      const room = hostRoom(scene);
+      const { roomId } = room;
+      const userId = ourUser(scene, `torn-${first}`);
+      await createUser(database, userId);
+      await resident.invite(room, userId, { by: resident.front.user });
+      const other = otherProcess(sidecar.ctx);
+      const held = holdAtRequest(other.federation, "sendLeave", { after: first === "refusal" });
+      const leaving = leaveRoom({ ...other, federation: held.federation }, { userId, roomId });
+      await held.reached;
+      const { eventId } = await join(scene, sidecar.ctx, room, userId);
+      held.release();
+      await leaving;
+
+      const declined = [...room.events.values()]
+        .map(({ event }) => event)
+        .find(({ pdu }) => {
+          return pdu.state_key === userId && pdu.content["membership"] === "leave";
+        });
+      await untilReceived(declined?.eventId ?? "$none");
+      await completeResync(scene, { room, roomId, target: { roomId, joinEventId: eventId } });
+      const standings = await localMembershipsAt(database.pool, userId, await currentStreamPosition(database.pool));
+      const standing = standings.find((one) => one.roomId === roomId)?.membership;
+      expect(standing).toBe(resident.membership(room, userId));
+      expect((await joinedRooms(database.pool, userId)).includes(roomId)).toBe(standing === "join");
     });
   }
 });
