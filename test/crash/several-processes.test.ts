@@ -16,12 +16,14 @@ let resident: Resident;
 let fleet: Fleet;
 let database: Database;
 let temporal: Client;
+let alice: HttpClient;
 
 beforeAll(async () => {
   resident = await startResident();
   fleet = await startFleet(resident, { serves: 2, workers: 2 });
   database = openDatabase(fleet.databaseUrl);
   temporal = new Client({ connection: await Connection.connect({ address: fleet.temporalAddress }) });
+  alice = await addAlice(fleet.settings, both(fleet.serves)[0].clientUrl);
 });
 afterAll(async () => {
   await temporal.connection.close();
@@ -77,10 +79,12 @@ async function followStreams(): Promise<{
   };
 }
 
-/** An answer without what only says how long ago it was given. */
+const PASSING = new Set(["age", "last_active_ago"]);
+
+/** An answer without what only says how long ago something was. */
 async function answerOf(client: HttpClient, path: string): Promise<unknown> {
   const text = JSON.stringify(await client.get(path));
-  return JSON.parse(text, (key, value: unknown) => (key === "age" ? undefined : value));
+  return JSON.parse(text, (key, value: unknown) => (PASSING.has(key) ? undefined : value));
 }
 
 function resyncOf(roomId: RoomId): WorkflowHandle {
@@ -119,10 +123,26 @@ async function untilRoomIsThere(client: HttpClient, roomId: RoomId): Promise<obj
   }
 }
 
+/** Syncs on until these and no others type in the room. */
+async function untilTyping(client: HttpClient, roomId: RoomId, userIds: readonly string[]): Promise<void> {
+  const filter = encodeURIComponent(JSON.stringify({ room: { state: { lazy_load_members: true } } }));
+  let since = "";
+  for (let typists: readonly string[] | undefined; typists?.join() !== userIds.join();) {
+    const answer = await client.get<{
+      next_batch: string;
+      rooms?: {
+        join?: Record<string, { ephemeral?: { events: { type: string; content: { user_ids: string[] } }[] } }>;
+      };
+    }>(`sync?filter=${filter}&timeout=600000${since}`);
+    const events = answer.rooms?.join?.[roomId]?.ephemeral?.events ?? [];
+    typists = events.find(({ type }) => type === "m.typing")?.content.user_ids ?? typists;
+    since = `&since=${encodeURIComponent(answer.next_batch)}`;
+  }
+}
+
 describe("two serves and two workers", () => {
   it("agree on a room, through its partial state, the death of one of each, and its end", async () => {
     const [one, other] = both(fleet.serves);
-    const alice = await addAlice(fleet.settings, one.clientUrl);
     const aliceThere = through(other, alice);
     const streams = await followStreams();
     const reader = await followStreams();
@@ -187,5 +207,30 @@ describe("two serves and two workers", () => {
     expect(reader.events).toEqual(streams.events);
     await streams.stop();
     await reader.stop();
+  });
+
+  it("show who types, whichever of them was told of it, and that they cease", async () => {
+    const room = resident.hostRoom({ members: 20, label: "typing" });
+    const { roomId } = room;
+    const { user } = resident.front;
+    await joinVia(alice, room, resident);
+    for (const [told, shows] of [both(fleet.serves), both(fleet.serves.toReversed())]) {
+      const watching = through(shows, alice);
+      fleet.routeTo(told);
+      for (const typing of [true, false]) {
+        const content = { room_id: roomId, user_id: user, typing };
+        const seen = untilTyping(watching, roomId, typing ? [user] : []);
+        await resident.sendEdus(
+          [fleet.settings.env["FASTJOIN_SERVER_NAME"] ?? ""],
+          [{ edu_type: "m.typing", content }],
+        );
+        await seen;
+      }
+      const inRoom = `rooms/${encodeURIComponent(roomId)}/typing/${encodeURIComponent(alice.userId)}`;
+      const seen = untilTyping(watching, roomId, [alice.userId]);
+      await through(told, alice).put(inRoom, { typing: true, timeout: 3_000 });
+      await seen;
+      await untilTyping(watching, roomId, []);
+    }
   });
 });

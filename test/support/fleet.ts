@@ -67,7 +67,7 @@ function processOf({ command, env, ports, isReady }: Part): FleetProcess {
         if (started.child.exitCode !== null) throw new Error(`${command} ended: ${output()}`);
         return (await isReady(started)) ? true : undefined;
       },
-      { about: () => `${command} is not ready: ${output()}` },
+      { withinMs: 120_000, about: () => `${command} is not ready: ${output()}` },
     );
   };
   return {
