@@ -76,7 +76,7 @@ export function prevOf({ event }: Sent): readonly EventId[] {
 export async function handleWaiting(scene: Scene, { roomId }: EnteredRoom, rounds = 1): Promise<void> {
   for (let round = 0; round < rounds; round += 1) {
     await scene.database.pool.query(
-      "UPDATE waiting_pdus SET retry_at = now() - interval '1 second' WHERE room_id = $1",
+      "UPDATE waiting_pdus SET retry_at = date_trunc('second', now()) - interval '1 second' WHERE room_id = $1",
       [roomId],
     );
     await receiveWaitingPdus(scene.sidecar.ctx);
