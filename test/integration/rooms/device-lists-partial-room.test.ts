@@ -89,6 +89,21 @@ describe("a change of a local user's devices in a partial room", () => {
     for (const front of resident.fronts) expect(updatesAt(front, alice.userId)).toEqual([]);
   });
 
+  it("of a second local user is owed from their own join on", async () => {
+    const [alice, bob] = [await aUser(), await aUser()];
+    const { room, complete } = await enter(alice, [second.serverName]);
+    await uploadKeys(bob, "before");
+    await joinRoom(sidecar.ctx, { userId: bob.userId, roomId: room.roomId, via: [resident.serverName] });
+    await uploadKeys(bob, "after");
+    await leaveRoom(sidecar.ctx, { userId: bob.userId, roomId: room.roomId });
+    await uploadKeys(bob, "gone");
+    await complete();
+    await delivered();
+    const told = updatesAt(first, bob.userId);
+    expect(told.map((update) => update["keys"])).toEqual([deviceKeysOf(bob, "after")]);
+    expect(updatesAt(second, bob.userId).map((update) => update["stream_id"])).toEqual([told[0]?.["stream_id"]]);
+  });
+
   it("refers to the one before it, whoever was told of that", async () => {
     const alice = await aUser();
     const { complete } = await enter(alice, [second.serverName]);
