@@ -40,8 +40,9 @@ export async function makeJoin(
   const content = isJsonObject(event["content"]) ? event["content"] : fail("has no content");
   if (content["membership"] !== "join") fail("does not join");
   const authoriser = content["join_authorised_via_users_server"];
-  const authorisedVia = typeof authoriser === "string" ? serverNameOf(authoriser as UserId) : undefined;
-  if (authorisedVia === ctx.serverName) fail(`has ${String(authoriser)} vouch, a user of ours`);
+  if (typeof authoriser !== "string") return { server, rules, event };
+  const authorisedVia = serverNameOf(authoriser as UserId);
+  if (authorisedVia === ctx.serverName) fail(`has ${authoriser} vouch, a user of ours`);
   return { server, rules, event, ...(isServerName(authorisedVia) ? { authorisedVia } : {}) };
 }
 

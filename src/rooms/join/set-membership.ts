@@ -5,6 +5,7 @@ import { membershipOf } from "../../storage/memberships.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
+import { createMembershipEvent } from "../send/create-membership-event.ts";
 import { inviteUser } from "../send/invite-user.ts";
 import { joinRoom } from "./join-room.ts";
 import { knockOnRoom } from "./knock-room.ts";
@@ -27,15 +28,16 @@ export interface MembershipToSet {
  * @throws MatrixError as joinRoom, knockOnRoom, inviteUser, leaveRoom and createEvent
  */
 export async function setMembership(ctx: RoomsContext, asked: MembershipToSet): Promise<EventId> {
-  const change = { ...asked, content: unvouched(asked.content) };
-  const { roomId, sender, target, content } = change;
+  const { roomId, sender, target } = asked;
+  const content = unvouched(asked.content);
   if (!isUserId(target)) {
     throw new MatrixError(400, "M_INVALID_PARAM", `stateKey: ${JSON.stringify(target)} is not a user id`);
   }
   const { membership, reason: given } = content;
   const reason = typeof given === "string" ? { reason: given } : {};
   if (sender !== target) {
-    if (membership !== "invite" || serverNameOf(target) === ctx.serverName) return await setByEvent(ctx, change);
+    const isInvite = membership === "invite" && serverNameOf(target) !== ctx.serverName;
+    if (!isInvite) return await createMembershipEvent(ctx, { roomId, sender, target, content });
     await inviteUser(ctx, { roomId, sender, target, content });
     return await standing(ctx, roomId, target);
   }
@@ -51,18 +53,13 @@ export async function setMembership(ctx: RoomsContext, asked: MembershipToSet): 
       return await standing(ctx, roomId, target);
     default:
   }
-  return await setByEvent(ctx, change);
+  const event = await createEvent(ctx, { roomId, sender, type: "m.room.member", stateKey: target, content });
+  return event.eventId;
 }
 
 /** Clients copy what stood there; but nobody vouches for this event, and without that signature others drop it. */
 function unvouched({ join_authorised_via_users_server: _vouching, ...content }: JsonObject): JsonObject {
   return content;
-}
-
-async function setByEvent(ctx: RoomsContext, change: MembershipToSet): Promise<EventId> {
-  const { roomId, sender, target, content } = change;
-  const event = await createEvent(ctx, { roomId, sender, type: "m.room.member", stateKey: target, content });
-  return event.eventId;
 }
 
 /** The event that says how the user stands to the room now. */

@@ -1,12 +1,11 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
-import { serverNameOf, type RoomId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
+import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import type { Member } from "../../storage/memberships.ts";
-import { addToOutbox } from "../../storage/outbox.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
-import { createEvent } from "../events/create-event.ts";
 import { waitForFullState } from "../read/full-state-wait.ts";
 import type { ReadContext } from "../read/full-state-wait.ts";
+import { createMembershipEvent } from "./create-membership-event.ts";
 
 export interface MembershipChange {
   readonly kind: "kick" | "ban" | "unban";
@@ -29,29 +28,8 @@ export interface MembershipChange {
 export async function changeMembership(ctx: ReadContext, change: MembershipChange): Promise<void> {
   const { kind, roomId, sender, target, reason } = change;
   await checkTarget(ctx, change);
-  const before = await membershipOf(ctx.database.pool, roomId, target);
-  const draft = {
-    roomId,
-    sender,
-    type: "m.room.member",
-    stateKey: target,
-    content: { membership: kind === "ban" ? "ban" : "leave", ...(reason === undefined ? {} : { reason }) },
-  };
-  await createEvent(ctx, draft, async (tx, { eventId, streamId }) => {
-    const server = serverOutside(ctx, target, before);
-    if (server === undefined || streamId === null) return;
-    await addToOutbox(tx, { eventId, streamId, destinations: [server] });
-  });
-}
-
-/**
- * The server of somebody who was invited or knocked, or of whom we know nothing: it may have nobody in the room, and
- * would not hear otherwise that the invitation is taken back or the knock refused.
- */
-function serverOutside(ctx: ReadContext, target: UserId, before: Member | undefined): ServerName | undefined {
-  const server = serverNameOf(target);
-  if (server === ctx.serverName) return undefined;
-  return before === undefined || before.membership === "invite" || before.membership === "knock" ? server : undefined;
+  const content = { membership: kind === "ban" ? "ban" : "leave", ...(reason === undefined ? {} : { reason }) };
+  await createMembershipEvent(ctx, { roomId, sender, target, content });
 }
 
 async function checkTarget(ctx: ReadContext, change: MembershipChange): Promise<void> {

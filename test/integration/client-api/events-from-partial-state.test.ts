@@ -4,6 +4,7 @@ import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { partialEventIds, partialRoom } from "../../../src/storage/partial-state.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
+import { startLoopbackClientApi } from "../../support/loopback-client.ts";
 import { empower, openClientScene, remoteUsers, type EnteredRoom } from "../../support/client-scene.ts";
 
 const progress = { phase: "fetching", partialEvents: 3, idsLeft: 40, servers: [] };
@@ -177,6 +178,17 @@ describe("an unban of somebody whose membership we lack", () => {
     expect(answer.body).toMatchObject({ errcode: "FASTJOIN.PARTIAL_STATE", retry_after_ms: 5000, progress });
     expect(answer.headers.get("retry-after")).toBe("5");
     expect(resident.membership(room, banned as UserId)).toBe("ban");
+  });
+
+  it("goes on as soon as the state is full", async () => {
+    const { room, client, at, complete } = await enter(MODERATOR);
+    const patient = await startLoopbackClientApi(database, { ...sidecar.ctx, fullStateWaitMs: 20_000 });
+    const [banned] = remoteUsers(resident, room, "ban") as [UserId];
+    const query = { access_token: client.accessToken };
+    const waiting = patient.call("POST", at("unban"), { body: { user_id: banned }, query });
+    await complete();
+    expect((await waiting).status).toBe(200);
+    await takenMembership(room, banned, "leave");
   });
 
   it("is done once the state is full, and refused where there is no ban", async () => {

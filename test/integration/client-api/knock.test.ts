@@ -236,12 +236,15 @@ describe("a knock on a room that we are in", () => {
 });
 
 describe("an invitation that is taken back", () => {
-  it("is told to the invited user's server, which has nobody in the room", async () => {
+  it.each(["as a kick", "as state"])("is told to its user's server, which has nobody in the room: %s", async (how) => {
     const client = await aUser();
     const roomId = await client.createRoom();
     const guest: UserId = `@guest:${other.serverName}`;
-    await client.ok("POST", `rooms/${key(roomId)}/invite`, { body: { user_id: guest } });
-    await client.ok("POST", `rooms/${key(roomId)}/kick`, { body: { user_id: guest } });
+    const at = (rest: string): string => `rooms/${key(roomId)}/${rest}`;
+    await client.ok("POST", at("invite"), { body: { user_id: guest } });
+    await (how === "as a kick"
+      ? client.ok("POST", at("kick"), { body: { user_id: guest } })
+      : client.ok("PUT", at(`state/m.room.member/${key(guest)}`), { body: { membership: "leave" } }));
     const sent = () => other.transactions.flatMap(({ pdus }) => pdus.map((pdu) => pdu as unknown as Pdu));
     await expect
       .poll(() => sent().filter((pdu) => pdu.room_id === roomId))
