@@ -43,8 +43,8 @@ const MOST_ROUNDS = 50;
 const OTHERS_AFTER_ATTEMPTS = 2;
 const MOST_OTHERS = 5;
 
-/** Servers that a gap is asked of before its event is accepted on a state that was told. */
-const MOST_ASKED_FOR_GAP = 4;
+/** Servers that a gap is asked of at a time, before its event is accepted on a state that was told. */
+const MOST_ASKED_FOR_GAP = 3;
 
 /** A join notes each server that it tries; one that has not for so long was ended by a crash. */
 const JOIN_ABANDONED_AFTER_MS = 30 * 60_000;
@@ -224,9 +224,12 @@ async function askAnotherForGap(ctx: RoomsContext, waiting: WaitingPdu, received
   if (missing.length === 0) return;
   const near = await serversToAsk(ctx, waiting, event);
   const further = await serversForResync(ctx, event);
-  const servers = [...new Set([...near, ...further])].filter((server) => server !== ctx.serverName && server !== "");
-  for (const server of servers.slice(0, MOST_ASKED_FOR_GAP)) {
-    if (notAnswered(ctx, server, missing).length === 0) continue;
+  const servers = [...new Set([...near, ...further])].filter(
+    (server) => server !== ctx.serverName && server !== "" && notAnswered(ctx, server, missing).length > 0,
+  );
+  // The next time others: the first ones may be gone for good.
+  const from = waiting.attempts * MOST_ASKED_FOR_GAP < servers.length ? waiting.attempts * MOST_ASKED_FOR_GAP : 0;
+  for (const server of servers.slice(from, from + MOST_ASKED_FOR_GAP)) {
     try {
       await fillGap(ctx, { origin: server, rules, event, missing });
       return;
