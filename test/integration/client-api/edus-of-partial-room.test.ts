@@ -2,10 +2,12 @@ import { describe, expect, it } from "vitest";
 import type { UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
 import { endPresence } from "../../../src/rooms/edus/end-presence.ts";
+import { receiveEdus } from "../../../src/rooms/edus/receive-edus.ts";
 import { expireTyping } from "../../../src/rooms/edus/typing.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { ReceivedEdu } from "../../resident/edus.ts";
 import { openClientScene, type EnteredRoom } from "../../support/client-scene.ts";
+import { holdAtStatement } from "../../support/hold-point.ts";
 import type { Body, TestClient } from "../../support/loopback-client.ts";
 
 const { database, resident, sidecar, aUser, enter, hostRoom, joinVia } = await openClientScene();
@@ -148,6 +150,19 @@ describe("m.typing in a partial room", () => {
     await complete();
     await theySend([typing(room, aGhost()), typing(room, resident.front.user)]);
     expect(await typingIn(client, room)).toEqual([resident.front.user]);
+  });
+
+  it("is believed of a member also if the room becomes whole in the middle of it", async () => {
+    const { room, client, complete } = await enter();
+    const { user } = resident.front;
+    const looks = /FROM partial_state_rooms WHERE|FROM current_memberships WHERE room_id = \$1 AND user_id/;
+    const held = holdAtStatement(database, looks, { nth: 2 });
+    const taking = receiveEdus({ ...sidecar.ctx, database: held.database }, resident.serverName, [typing(room, user)]);
+    await held.reached;
+    await complete();
+    held.release();
+    await taking;
+    expect(await typingIn(client, room)).toEqual([user]);
   });
 
   it("keeps a list of no more than 100 users", async () => {
