@@ -1,7 +1,8 @@
 import { defineConfig } from "vitest/config";
 
-/** The runs that take minutes, apart from `npm test`. */
-const long = ["test/long/**/*.test.ts"];
+/** The runs that take minutes, apart from `npm test`: projects whose names begin with `long`. */
+const long = ["test/long/*.test.ts"];
+const longRooms = ["test/long/random-rooms/*.test.ts"];
 
 interface Project {
   readonly name: string;
@@ -29,6 +30,7 @@ const projects: readonly Project[] = [
     database: true,
   },
   { name: "long", include: long, testTimeout: 1_200_000, sequential: true, database: true },
+  { name: "long-rooms", include: longRooms, testTimeout: 1_500_000, database: true },
 ];
 
 export default defineConfig({
