@@ -26,7 +26,7 @@ function answersOf(sync: (since: string) => Promise<JsonObject>, from: string): 
   let since = from;
   return async () => {
     const answer = await sync(since);
-    since = String(answer["next_batch"]);
+    since = answer["next_batch"] as string;
     return answer;
   };
 }
@@ -48,9 +48,9 @@ describe("devices in a room that is joined partially through a real Synapse", ()
       await callAs(bob, "GET", "/account/whoami"),
     ];
     const aliceDevice = generateDevice(alice.userId, ours);
-    const bobDevice = generateDevice(bob.userId, String(theirs["device_id"]));
+    const bobDevice = generateDevice(bob.userId, theirs["device_id"] as string);
     const { next_batch: aliceSince } = await alice.get<{ next_batch: string }>("sync");
-    const bobSince = String((await callAs(bob, "GET", "/sync?timeout=0"))["next_batch"]);
+    const bobSince = (await callAs(bob, "GET", "/sync?timeout=0"))["next_batch"] as string;
 
     await alice.post("keys/upload", { device_keys: aliceDevice.keys, one_time_keys: aliceDevice.oneTimeKeys("A") });
     await eventually(async () => {
