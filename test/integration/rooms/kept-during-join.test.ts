@@ -8,7 +8,7 @@ import { partialRoom } from "../../../src/storage/partial-state.ts";
 import { timeline } from "../../../src/storage/timeline.ts";
 import { countWaitingPdus, waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { AT_ROOM, holdAtRequest, holdAtStatement, holdLock, holdRoom, untilWaiting } from "../../support/hold-point.ts";
+import { AT_ROOM, holdAtRequest, holdAtStatement, holdLock, untilWaiting } from "../../support/hold-point.ts";
 import { completeResync, enterRoom, hostRoom, join, otherProcess } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
 
