@@ -26,12 +26,13 @@ export async function memberEventNamedBySender(
 ): Promise<EventId | undefined> {
   const row = await queryRow<{ id: EventId }>(
     c,
-    `SELECT member.event_id AS id
-     FROM events sent JOIN events member ON member.event_id = ANY (sent.auth_event_ids)
-     WHERE sent.room_id = $1 AND sent.sender = $2 AND sent.stream_id > 0
-       AND sent.rejection IS NULL AND NOT sent.soft_failed
-       AND member.room_id = $1 AND member.type = 'm.room.member' AND member.state_key = $2 AND member.rejection IS NULL
-     ORDER BY sent.stream_id DESC LIMIT 1`,
+    `WITH sent AS MATERIALIZED (
+       SELECT auth_event_ids FROM events
+       WHERE room_id = $1 AND sender = $2 AND stream_id > 0 AND rejection IS NULL AND NOT soft_failed
+       ORDER BY stream_id DESC LIMIT 1)
+     SELECT member.event_id AS id FROM sent JOIN events member ON member.event_id = ANY (sent.auth_event_ids)
+     WHERE member.room_id = $1 AND member.type = 'm.room.member' AND member.state_key = $2
+       AND member.rejection IS NULL`,
     [roomId, userId],
   );
   return row?.id;

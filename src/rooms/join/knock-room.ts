@@ -6,10 +6,15 @@ import { ROOM_VERSIONS, type RoomVersionRules } from "../../matrix/room-versions
 import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { storeInviteRoomState } from "../../storage/invites.ts";
-import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
+import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
-import { insertOrCorrectRoom, lockRoom } from "../../storage/rooms.ts";
-import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
+import { insertOrCorrectRoom } from "../../storage/rooms.ts";
+import {
+  appendLocalMembership,
+  currentStreamPosition,
+  localMembershipChanges,
+  takeStreamPositions,
+} from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { strippedStateOf } from "../read/stripped-state.ts";
@@ -53,12 +58,13 @@ export async function knockOnRoom(ctx: RoomsContext, request: RoomToKnockOn): Pr
     return;
   }
   const servers = await serversToAsk(ctx, request);
+  const since = await currentStreamPosition(pool);
   const taken = await knockAtOneOf(ctx, { roomId, userId, content }, servers);
   if (weAreIn) {
     const { server: origin, event, rules } = taken;
     await receiveVerifiedEvent(ctx, { origin, event, rules });
   } else {
-    await storeKnock(ctx, taken, servers);
+    await storeKnock(ctx, taken, { servers, since });
   }
 }
 
@@ -105,20 +111,21 @@ async function knockAt(ctx: RoomsContext, server: ServerName, request: Membershi
 async function storeKnock(
   ctx: RoomsContext,
   { server, rules, event, roomState }: TakenKnock,
-  servers: readonly ServerName[],
+  { servers, since }: { readonly servers: readonly ServerName[]; readonly since: bigint },
 ): Promise<void> {
   const { eventId, roomId, pdu } = event;
+  const userId = pdu.sender;
   await transaction(ctx.database, async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
-    await lockRoom(tx, roomId);
-    // A join of the same user that began later may have been stored before.
-    if ((await membershipOf(tx, roomId, pdu.sender))?.membership === "join") return;
     await insertOutliers(tx, [{ event, rejection: null }]);
     await storeInviteRoomState(tx, eventId, {
       strippedState: strippedStateOf(roomState),
       toldBy: [...new Set([server, ...servers])],
     });
     const streamId = await takeStreamPositions(tx, 1);
-    await appendLocalMembership(tx, { streamId, userId: pdu.sender, roomId, membership: "knock", eventId });
+    // The room may have answered before its server did: who is invited or in it by now knocks no more.
+    const meanwhile = await localMembershipChanges(tx, userId, { from: since, to: streamId });
+    if (meanwhile.some((one) => one.roomId === roomId)) return;
+    await appendLocalMembership(tx, { streamId, userId, roomId, membership: "knock", eventId });
   });
 }

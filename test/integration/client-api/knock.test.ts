@@ -129,6 +129,21 @@ describe("a knock on a room that we are not in", () => {
     expect(resident.membership(room, client.userId)).toBe("join");
   });
 
+  it.each(["invite", "join"] as const)("does not undo what came before its server's answer: %s", async (membership) => {
+    const room = hostRoom(KNOCK);
+    const client = await aUser();
+    const letGo = resident.trouble({ kind: "hold", at: "send_knock" });
+    const knocking = knock(client, room);
+    await expect.poll(() => resident.membership(room, client.userId)).toBe("knock");
+    await resident.invite(room, client.userId, { by: front.user });
+    if (membership === "join") await scene.joinVia(client, room);
+    letGo();
+    expect((await knocking).status).toBe(200);
+    const { rooms } = await client.sync({ filter: JSON.stringify({ room: { state: { lazy_load_members: true } } }) });
+    expect(Object.keys(rooms)).toEqual([membership]);
+    expect(rooms[membership]).toHaveProperty([room.roomId]);
+  });
+
   it.each(["kick", "ban"] as const)("is answered by a %s, of which the user is told", async (answer) => {
     const room = hostRoom(KNOCK);
     const client = await aUser();
