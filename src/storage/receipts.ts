@@ -76,6 +76,12 @@ export async function hasPlaceForReader(c: Connection, roomId: RoomId, server: S
 /** More than a client can show of a room that it sees for the first time. */
 const MAX_RECEIPTS_OF_ROOM = 1_000;
 
+/** Of whom it has turned out that they are no members, the receipts are not shown. */
+const IS_BELIEVED = `(
+  EXISTS (SELECT FROM current_memberships known
+    WHERE known.room_id = receipts.room_id AND known.user_id = receipts.user_id)
+  OR EXISTS (SELECT FROM partial_state_rooms partial WHERE partial.room_id = receipts.room_id))`;
+
 /** What a user may see of the rooms' new receipts: the newest of each room, and all of their own; oldest first. */
 export async function changedReceipts(
   c: Connection,
@@ -87,7 +93,8 @@ export async function changedReceipts(
        event_id AS "eventId", ts FROM (
          SELECT receipts.*, row_number() OVER (PARTITION BY room_id ORDER BY stream_id DESC) AS rank
          FROM unnest($1::text[], $2::bigint[]) AS asked (room_id, since) JOIN receipts USING (room_id)
-         WHERE stream_id > since AND stream_id <= $3 AND (receipt_type <> 'm.read.private' OR user_id = $4)) AS ranked
+         WHERE stream_id > since AND stream_id <= $3 AND (receipt_type <> 'm.read.private' OR user_id = $4)
+           AND ${IS_BELIEVED}) AS ranked
      WHERE rank <= $5 OR user_id = $4 ORDER BY stream_id, thread_id DESC`,
     [rooms.roomIds, rooms.since, rooms.to, rooms.viewer, MAX_RECEIPTS_OF_ROOM],
   );

@@ -412,11 +412,11 @@ describe("a transaction with EDUs", () => {
 });
 
 describe("a room that ends to be partial", () => {
-  it("keeps who typed and what was read in it", async () => {
+  it("keeps who typed and what was read in it, but for the receipts of who was no member", async () => {
     const { room, client, complete }: EnteredRoom = await enter();
     const { user } = resident.front;
     const { eventId } = await resident.sendMessage(room, resident.founder, "read this");
-    await theySend([typing(room, user), receipt(room, user, eventId)]);
+    await theySend([typing(room, user), receipt(room, user, eventId), receipt(room, aGhost(), eventId)]);
     await complete();
     const { rooms } = await client.sync();
     expect(rooms.join[room.roomId].ephemeral.events).toEqual([
