@@ -14,6 +14,7 @@ import { toClientEvents } from "../read/client-events.ts";
 import { toGoneEvent } from "../read/gone-state.ts";
 import { ephemeralEvents } from "./ephemeral-events.ts";
 import { interestingItems } from "./interest.ts";
+import { isUserOf } from "./namespaces.ts";
 
 /** What an application service is to be told next. */
 export interface NextTransaction {
@@ -44,7 +45,7 @@ export async function nextTransaction(
 ): Promise<NextTransaction> {
   const { items, places, end, atEnd } = await readPushItems(ctx.database.pool, from, LOOKED_AT);
   const range = { from: from.position, to: items.at(-1)?.streamId ?? from.position };
-  const counting = items.filter(counts);
+  const counting = items.filter((item) => counts(item) || isRefusedOfItsOwn(ctx, service, item));
   const interesting = await interestingItems(ctx, service, counting, range);
   const wanted = counting.filter((item) => interesting.has(item));
   const chosen = wanted.slice(0, MOST_EVENTS);
@@ -61,7 +62,7 @@ function bodyOf(events: readonly JsonObject[], ephemeral: readonly JsonObject[])
   return stringifyJson({ events, ...(ephemeral.length === 0 ? {} : { ephemeral }) });
 }
 
-/** A message that is refused can't be taken back; of a state event, what stands instead is told. */
+/** A message of others that is refused can't be taken back; of a state event, what stands instead is told. */
 function counts({ kind, accepted, isState }: PushItem): boolean {
   switch (kind) {
     case "event":
@@ -75,7 +76,12 @@ function counts({ kind, accepted, isState }: PushItem): boolean {
   }
 }
 
-/** An event to tell of, or the state event that there is none instead of. */
+/** Nobody else would tell the service: a user of its namespace may have no device that a message could reach. */
+function isRefusedOfItsOwn(ctx: RoomsContext, service: ApplicationService, { kind, sender }: PushItem): boolean {
+  return kind === "judged" && isUserOf(service, sender, ctx.serverName);
+}
+
+/** An event to tell of, or one that is gone without another in its place. */
 interface News {
   readonly event: StoredEvent;
   readonly gone: boolean;
@@ -93,17 +99,18 @@ async function news(ctx: RoomsContext, items: readonly PushItem[]): Promise<read
     const one: News = kind === "judged" && !accepted ? await newsInstead(ctx, event) : { event, gone: kind === "gone" };
     const known = told.get(one.event.eventId);
     // Of state the last word counts; a message has its place where it was said.
-    if (known !== undefined && !isStateEvent(one.event.pdu)) continue;
+    if (known !== undefined && !isStateEvent(one.event.pdu) && !one.gone) continue;
     told.delete(one.event.eventId);
     told.set(one.event.eventId, one);
   }
   return [...told.values()];
 }
 
-/** What stands now where this state event stood, or could have stood. */
+/** What stands now where this state event stood, or could have stood; a message is merely gone. */
 async function newsInstead({ database }: RoomsContext, refused: StoredEvent): Promise<News> {
   const { pool } = database;
-  const { type, state_key: stateKey = "" } = refused.pdu;
+  const { type, state_key: stateKey } = refused.pdu;
+  if (stateKey === undefined) return { event: refused, gone: true };
   const snapshotId = (await loadRoom(pool, refused.roomId))?.currentSnapshotId ?? null;
   const standing = snapshotId === null ? undefined : await lookUpInSnapshot(pool, snapshotId, type, stateKey);
   const event = standing === undefined ? undefined : (await loadEvents(pool, [standing])).get(standing);

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
@@ -195,6 +196,31 @@ describe("the pushes behind a resync", () => {
 
     expect((await loadEvent(database.pool, late.eventId))?.softFailed).toBe(true);
     await expect.poll(() => pushed(topic).length).toBe(before + 1);
+  });
+
+  it("tell a service of its own user's message that was refused", async () => {
+    const { room, joinEventId, stale } = scene;
+    pushUntilTestEnds(ctx);
+    const users = { [resident.founder]: 100, [MALLORY]: 50 };
+    const type = "m.room.power_levels";
+    const strict = await resident.sendState(room, { type, content: { users, events_default: 50 } });
+    const [create, , malloryJoined] = stale;
+    const content = { users: { ...users, [ghost]: 50 }, events_default: 50 };
+    const wrong = await resident.send(
+      room,
+      { sender: MALLORY, type, stateKey: "", content },
+      { authEvents: [create as EventId, strict.eventId, malloryJoined as EventId], evenIfRejected: true },
+    );
+    expect(await isAccepted(wrong.eventId)).toBe(true);
+    const message = { type: "m.room.message", content: { body: "by Mallory's leave" } };
+    const { eventId } = await createEvent(ctx, { roomId: room.roomId, sender: ghost, ...message });
+    await expect.poll(() => pushed(eventId).length).toBe(1);
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    expect(await isAccepted(eventId)).toBe(false);
+    await expect.poll(() => pushed(eventId).length).toBe(2);
+    expect(pushed(eventId)[1]).toMatchObject({ content: {}, unsigned: { "org.fastjoin.gone": true } });
   });
 
   it("tell of no memberships that were merely unknown, but of those who have sent something", async () => {
