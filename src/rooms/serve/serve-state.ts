@@ -71,8 +71,9 @@ export async function serveEventAuth(ctx: RoomsContext, question: StateQuestion)
   const room = await roomServedTo(ctx, question);
   const event = await loadEvent(ctx.database.pool, question.eventId);
   const ofRoom = event?.roomId === question.roomId ? event : undefined;
+  if (ofRoom !== undefined && ofRoom.rejection !== null) throw eventNotFound(question.eventId);
   await requireEventServable(ctx, room, { origin: question.origin, event: ofRoom });
-  if (ofRoom === undefined || ofRoom.rejection !== null) throw eventNotFound(question.eventId);
+  if (ofRoom === undefined) throw eventNotFound(question.eventId);
   return pduTexts(ctx, room.rules, await authChainIds(ctx.database.pool, [ofRoom.eventId]));
 }
 
