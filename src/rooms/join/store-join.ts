@@ -1,6 +1,7 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { prevEventIds, type Event } from "../../matrix/event.ts";
 import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from "../../matrix/state.ts";
+import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
 import { insertOutliers, insertTimelineEvent } from "../../storage/events.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
@@ -18,7 +19,7 @@ import { deleteRoomPurge } from "../../storage/room-purges.ts";
 import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
 import { loadStateEntries } from "../../storage/state-entries.ts";
-import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { currentStreamPosition, takeStreamPositions } from "../../storage/streams.ts";
 import { acceptEventWithin } from "../events/accept-event.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
@@ -54,7 +55,8 @@ export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<
     const before = await stateBeforeJoin(source, answer);
     if ((await localJoinedUsers(tx, roomId, ctx.serverName)).length > 0) {
       await requireSameCreate(source, answer, { before: before.state, currentSnapshotId: room.currentSnapshotId });
-      return await joinToo(ctx, source, answer, before);
+      const told = await withKnownMembers(source, before, room.currentSnapshotId);
+      return await joinToo(ctx, source, answer, told);
     }
     return await enter(ctx, source, answer, before);
   });
@@ -182,6 +184,20 @@ async function joinToo(
     throw refused(answer, `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`);
   }
   return { kind: "joined-too", partial };
+}
+
+/**
+ * What stands in for the state at prev_events that we lack must not forget those whom we know, our own users before all:
+ * a light answer is silent on them, which does not mean that they have left.
+ */
+async function withKnownMembers(
+  { database, tx }: StateSource,
+  told: ToldState,
+  currentSnapshotId: bigint | null,
+): Promise<ToldState> {
+  if (told.whole || currentSnapshotId === null) return told;
+  const [state = told.state] = withOmittedMembers([told.state, await loadState(database, currentSnapshotId, tx)]);
+  return { state, whole: false };
 }
 
 function withJoin(state: StateMap, join: Event): StateMap {

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
+import { membershipOf } from "../../../src/storage/memberships.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import { driveResync } from "../../support/drive-resync.ts";
 import { openScene } from "../../support/scene.ts";
@@ -30,6 +31,24 @@ describe("a second local join that builds on events which we lack", () => {
     expect(partial).toBe(true);
     for (const sent of missed) await expect.poll(() => isInTimeline(sent.eventId)).toBe(true);
     expect(await forwardExtremities(database.pool, roomId)).toEqual([eventId]);
+    expect(await driveResync(ctx, roomId, joinEventId)).toBe("completed");
+    expect(await sidecar.currentState(roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("leaves our first user in the room, also when the second one is kicked", async () => {
+    const room = resident.hostRoom({ members: 20, label: "a second user is kicked" });
+    const { roomId } = room;
+    const via = [resident.serverName];
+    const { eventId: joinEventId } = await joinRoom(ctx, { userId, roomId, via });
+    await resident.sendMessage(room, resident.founder, "you don't see this", { push: false });
+    await joinRoom(ctx, { userId: bob, roomId, via });
+    await resident.kick(room, bob);
+
+    expect((await membershipOf(database.pool, roomId, bob))?.membership).toBe("leave");
+    expect(await membershipOf(database.pool, roomId, userId)).toMatchObject({
+      membership: "join",
+      eventId: joinEventId,
+    });
     expect(await driveResync(ctx, roomId, joinEventId)).toBe("completed");
     expect(await sidecar.currentState(roomId)).toEqual(resident.fullState(room));
   });
