@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
+import { purgeRoomOfUsers } from "../../../src/rooms/join/purge-room.ts";
 import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
 import { partialRoom } from "../../../src/storage/partial-state.ts";
 import type { Front } from "../../resident/front.ts";
@@ -129,6 +130,17 @@ describe("a change of a local user's devices in a partial room", () => {
     expect(updatesAt(first, alice.userId)).toHaveLength(1);
     expect(updatesAt(second, alice.userId)).toHaveLength(1);
     expect(updatesAt(third, alice.userId)).toEqual([]);
+  });
+
+  it("is still told to those who are owed it when an operator purges the room", async () => {
+    const alice = await aUser();
+    const { room } = await enter(alice, [second.serverName]);
+    await uploadKeys(alice);
+    await resident.leave(room, second.user);
+    await purgeRoomOfUsers(sidecar.ctx, { roomId: room.roomId, by: "operator", why: "" });
+    await delivered();
+    expect(updatesAt(first, alice.userId)).toHaveLength(1);
+    expect(updatesAt(second, alice.userId)).toHaveLength(1);
   });
 
   it("is still told when the room is joined again before the resync has noticed the leave", async () => {
