@@ -123,6 +123,8 @@ describe("createFederationClient", () => {
     ["stateIds", { pdu_ids: ["$a"] }],
     ["makeJoin", { room_version: "11" }],
     ["makeJoin", { event: {}, room_version: 11 }],
+    ["makeKnock", { event: "x" }],
+    ["sendKnock", { knock_room_state: {} }],
     ["event", { pdus: [] }],
     ["event", { pdus: [{}, {}] }],
     ["eventAuth", { auth_chain: "x" }],
@@ -139,6 +141,8 @@ describe("createFederationClient", () => {
     const calls = {
       stateIds: () => client.stateIds(server.name, room),
       makeJoin: () => client.makeJoin(server.name, { ...room, userId: "@u:us.example", versions: ["11"] }),
+      makeKnock: () => client.makeKnock(server.name, { ...room, userId: "@u:us.example", versions: ["11"] }),
+      sendKnock: () => client.sendKnock(server.name, { ...room, pdu: {} }),
       event: () => client.event(server.name, "$a"),
       eventAuth: () => client.eventAuth(server.name, room),
       getMissingEvents: () =>
