@@ -1,5 +1,5 @@
 import type { EventId } from "../../../src/matrix/identifiers.ts";
-import { stateEntries } from "../../../src/matrix/state.ts";
+import { splitStateKey, stateEntries } from "../../../src/matrix/state.ts";
 import { stateAfter } from "../../resident/hosted-room.ts";
 import { knownRoom, type KnownEvent, type KnownRoom } from "./known-room.ts";
 import { isTurnedOut, type RoomInPlay } from "./room-in-play.ts";
@@ -36,6 +36,9 @@ export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
   const differences = [
     ...leftoverDifferences(ours, "ours"),
     ...leftoverDifferences(twin, "twin"),
+    ...lostEvents(ours, play.toldOurs, "ours"),
+    ...lostEvents(twin, play.toldTwin, "twin"),
+    ...memberDifferences(ours, "ours"),
     ...eventDifferences(since(ours), twin.timeline, sameArrivals),
     ...(sameArrivals ? roomDifferences(ours, twin) : []),
     ...replayDifferences(play, ours, "ours"),
@@ -49,6 +52,22 @@ export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
 
 function leftoverDifferences({ leftovers }: KnownRoom, of: string): readonly string[] {
   return Object.entries(leftovers).map(([table, count]) => `${of}: ${count} rows are left in ${table}`);
+}
+
+/** Whatever a server was sent is in its timeline, by whatever detours. */
+function lostEvents({ timeline }: KnownRoom, told: ReadonlySet<EventId>, of: string): readonly string[] {
+  const known = new Set(timeline.map((event) => event.eventId));
+  return [...told].filter((id) => !known.has(id)).map((id) => `${of}: ${id} was sent and is lost`);
+}
+
+/** The rows by which users and servers are looked up are those of the current state. */
+function memberDifferences({ members, currentState }: KnownRoom, of: string): readonly string[] {
+  const inState = [...currentState].flatMap(([key, eventId]): [string, string][] => {
+    const [type, userId] = splitStateKey(key);
+    return type === "m.room.member" ? [[userId, eventId]] : [];
+  });
+  const inRows = [...members].map(([userId, member]): [string, string] => [userId, member.split(" ")[1] ?? ""]);
+  return mapDifferences(new Map(inRows), new Map(inState), `${of}: rows of members and current state`);
 }
 
 function eventDifferences(

@@ -17,6 +17,8 @@ export interface RoomInPlay {
   readonly story: Story;
   /** Who was ever in the room, and whom the resident can speak for; but for the founder and the honest server's user. */
   readonly users: UserId[];
+  /** Events that ours was sent and has acknowledged. */
+  readonly toldOurs: Set<EventId>;
   /** Events that the twin was sent, by whomever. */
   readonly toldTwin: Set<EventId>;
   /** Our join and the twin's. */
@@ -71,6 +73,7 @@ export function openRoom(stage: Stage, story: Story): RoomInPlay {
     room,
     story,
     users: members.toSorted(),
+    toldOurs: new Set(),
     toldTwin: new Set(),
     join: undefined,
     twinJoin: undefined,

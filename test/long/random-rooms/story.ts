@@ -165,7 +165,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 6,
     arbitrary: fc.record({
       step: fc.constant("others" as const),
-      happenings: fc.array(happening, { minLength: 1, maxLength: 4 }),
+      happenings: fc.array(happening, { minLength: 1, maxLength: 3 }),
       manner: fc.constantFrom<Manner>("one by one", "one by one", "together", "shuffled", "repeated", "at once"),
       mix: number,
       from: fc.nat(2),
@@ -199,7 +199,7 @@ export const stories: fc.Arbitrary<Story> = fc.record({
   forks: fc.nat(1),
   named: fc.boolean(),
   clockAhead: fc.boolean(),
-  before: fc.array(earlierHappening, { maxLength: 5 }),
+  before: fc.array(earlierHappening, { maxLength: 4 }),
   between: fc.array(earlierHappening, { maxLength: 2 }),
   moods: fc.tuple(fc.constantFrom(...MOODS), fc.constantFrom(...MOODS)),
   via: fc.nat(2),

@@ -39,7 +39,10 @@ export async function tell(play: RoomInPlay, telling: Telling): Promise<void> {
     else for (const one of planned) await sending(one);
   });
   for (const one of planned) await send(play, twin, telling.origin, one);
-  for (const id of telling.eventIds) play.toldTwin.add(id);
+  for (const id of telling.eventIds) {
+    play.toldOurs.add(id);
+    play.toldTwin.add(id);
+  }
 }
 
 function transactionsOf({ eventIds, manner, mix }: Telling): readonly Transaction[] {
@@ -131,6 +134,7 @@ export function whileWeJoin(play: RoomInPlay, happen: () => Promise<readonly Eve
       for (const id of eventIds) {
         await send(play, ours, resident.serverName, { txnId: `meanwhile-${id}`, eventIds: [id] });
       }
+      for (const id of eventIds) play.toldOurs.add(id);
       return { eventIds, acknowledged: true };
     } catch (error) {
       if (!(error instanceof ProcessEnded)) throw error;
