@@ -22,12 +22,16 @@ export async function settingsBeside(
   });
 }
 
-/** An account on the running sidecar, by the command line. */
 export async function addAlice(settings: SidecarSettings, clientUrl: string): Promise<HttpClient> {
-  const added = await fastjoin(settings.env, "user", "add", "alice");
+  return await addUser(settings, clientUrl, "alice");
+}
+
+/** An account on the running sidecar, by the command line. */
+export async function addUser(settings: SidecarSettings, clientUrl: string, name: string): Promise<HttpClient> {
+  const added = await fastjoin(settings.env, "user", "add", name);
   const accessToken = /access token\s+(\S+)/.exec(added.stdout)?.[1];
   if (accessToken === undefined) throw new Error(`no account was made: ${added.stdout}${added.stderr}`);
-  return httpClient(clientUrl, `@alice:${settings.env["FASTJOIN_SERVER_NAME"]}`, accessToken);
+  return httpClient(clientUrl, `@${name}:${settings.env["FASTJOIN_SERVER_NAME"]}`, accessToken);
 }
 
 export async function joinVia(alice: HttpClient, room: HostedRoom, resident: Resident): Promise<void> {
