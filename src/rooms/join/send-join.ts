@@ -26,7 +26,7 @@ import { verifyPdus } from "../events/verify-pdus.ts";
 
 /**
  * A resident server's answer to our join, each of its events checked (1 to 4) and none of it stored for good. Events that
- * are not genuine, and what builds upon them, are left out (docs/decisions/024): where one was of the state,
+ * are not genuine, and what builds upon them, are left out (docs/decisions/017): where one was of the state,
  * `stateEventIds` still names it.
  */
 export interface JoinAnswer {

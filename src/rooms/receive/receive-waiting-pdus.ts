@@ -36,8 +36,8 @@ const AT_ONCE = 50;
 
 const ROOMS_AT_ONCE = 10;
 
-/** Then other rooms have their turn. */
-const MOST_ROUNDS = 50;
+/** A long chain may have one event after the other; then other rooms have their turn. */
+const MOST_ROUNDS = 500;
 
 /** Attempts after which other servers of the room than the sender's are asked too. */
 const OTHERS_AFTER_ATTEMPTS = 2;
