@@ -5,14 +5,13 @@ import type { RoomsContext } from "../context.ts";
 import { deviceListNews } from "../devices/device-list-news.ts";
 import type { SyncRequest } from "./sync.ts";
 
-export interface DevicesToSync {
+interface DevicesToSync {
   /**
    * Where the answer ends: before the position that was asked for if there are more messages than one answer holds,
    * since a client acknowledges all that stands before its token.
    */
   readonly position: bigint;
-  readonly isEmpty: boolean;
-  /** Groups of the answer. */
+  /** Groups of the answer; absent where there is nothing to tell. */
   readonly groups: JsonObject;
 }
 
@@ -24,15 +23,14 @@ export async function acknowledgeToDevice(ctx: RoomsContext, { requester, since 
 }
 
 /**
- * Messages to the client's device, whose devices have changed, and the keys that the server has left to hand out.
+ * Messages to the client's device, and whose devices have changed.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#extensions-to-sync
  */
 export async function syncDevices(ctx: RoomsContext, request: SyncRequest, upTo: bigint): Promise<DevicesToSync> {
-  const { pool } = ctx.database;
   const { requester, since } = request;
   const range = { from: since ?? -1n, to: upTo, limit: MOST_MESSAGES };
-  const messages = await toDeviceMessages(pool, requester, range);
+  const messages = await toDeviceMessages(ctx.database.pool, requester, range);
   const last = messages.at(-1)?.streamId ?? upTo;
   const position = messages.length >= MOST_MESSAGES ? last : upTo;
   const news =
@@ -43,17 +41,19 @@ export async function syncDevices(ctx: RoomsContext, request: SyncRequest, upTo:
   const events = messages.map(({ sender, type, content }) => ({ sender, type, content }));
   return {
     position,
-    isEmpty: events.length === 0 && !hasNews,
     groups: {
       ...(events.length === 0 ? {} : { to_device: { events } }),
       ...(hasNews ? { device_lists: { ...news } } : {}),
-      device_one_time_keys_count: await oneTimeKeyCounts(ctx, request),
-      device_unused_fallback_key_types: await unusedFallbackAlgorithms(pool, requester),
     },
   };
 }
 
-/** Clients take the count of the usual algorithm to be unknown where it is missing. */
-async function oneTimeKeyCounts(ctx: RoomsContext, { requester }: SyncRequest): Promise<JsonObject> {
-  return { signed_curve25519: 0, ...(await countOneTimeKeys(ctx.database.pool, requester)) };
+/** The keys that the server has left to hand out, which every answer tells. */
+export async function deviceKeysLeft({ database: { pool } }: RoomsContext, request: SyncRequest): Promise<JsonObject> {
+  const device = request.requester;
+  return {
+    // Clients take the count of the usual algorithm to be unknown where it is missing.
+    device_one_time_keys_count: { signed_curve25519: 0, ...(await countOneTimeKeys(pool, device)) },
+    device_unused_fallback_key_types: await unusedFallbackAlgorithms(pool, device),
+  };
 }

@@ -5,7 +5,7 @@ import { notePolling } from "../edus/own-presence.ts";
 import type { Filter } from "../read/event-filter.ts";
 import type { ReadContext } from "../read/full-state-wait.ts";
 import { syncAccountData } from "./sync-account-data.ts";
-import { acknowledgeToDevice, syncDevices, type DevicesToSync } from "./sync-devices.ts";
+import { acknowledgeToDevice, deviceKeysLeft, syncDevices } from "./sync-devices.ts";
 import { syncPresence } from "./sync-presence.ts";
 import { syncRooms } from "./sync-rooms.ts";
 import type { RoomsToSync } from "./sync-rooms.ts";
@@ -46,46 +46,47 @@ export async function sync(ctx: ReadContext, request: SyncRequest): Promise<Json
     const timeLeft = deadline - performance.now();
     const answersAtOnce = request.since === undefined || request.fullState || !isEmpty(news);
     if (answersAtOnce || timeLeft <= 0) {
-      return responseOf(news);
+      return responseOf(news, await deviceKeysLeft(ctx, request));
     }
     if (!(await ctx.stream.past(position, { timeoutMs: timeLeft, signal: request.signal }))) {
-      return responseOf(news);
+      return responseOf(news, await deviceKeysLeft(ctx, request));
     }
   }
 }
 
 interface News {
-  readonly devices: DevicesToSync;
+  /** Where the answer ends. */
+  readonly position: bigint;
   readonly rooms: RoomsToSync;
   /** Members of the answer beside the rooms; absent where there is nothing to tell. */
   readonly beside: JsonObject;
 }
 
 async function newsUpTo(ctx: ReadContext, request: SyncRequest, upTo: bigint): Promise<News> {
-  const devices = await syncDevices(ctx, request, upTo);
-  const { position } = devices;
+  const { position, groups } = await syncDevices(ctx, request, upTo);
   return {
-    devices,
+    position,
     rooms: await syncRooms(ctx, request, position),
     beside: {
+      ...groups,
       ...(await syncAccountData(ctx, request, position)),
       ...(await syncPresence(ctx, request, position)),
     },
   };
 }
 
-function isEmpty({ devices, rooms, beside }: News): boolean {
+function isEmpty({ rooms, beside }: News): boolean {
   const noRooms = Object.values(rooms).every((group) => Object.keys(group).length === 0);
-  return noRooms && devices.isEmpty && Object.keys(beside).length === 0;
+  return noRooms && Object.keys(beside).length === 0;
 }
 
 /** A client counts a missing group as an empty one. */
-function responseOf({ devices, rooms, beside }: News): JsonObject {
+function responseOf({ position, rooms, beside }: News, always: JsonObject): JsonObject {
   const groups = Object.entries(rooms).filter(([, group]) => Object.keys(group).length > 0);
   return {
-    next_batch: syncToken(devices.position),
+    next_batch: syncToken(position),
     ...(groups.length === 0 ? {} : { rooms: Object.fromEntries(groups) }),
     ...beside,
-    ...devices.groups,
+    ...always,
   };
 }
