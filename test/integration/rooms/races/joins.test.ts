@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { receiveKeptPdus } from "../../../../src/rooms/receive/receive-pdu.ts";
 import { receiveWaitingPdus } from "../../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { createEvent } from "../../../../src/rooms/events/create-event.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { createUser } from "../../../../src/storage/accounts.ts";
@@ -97,6 +98,33 @@ describe("two joins at once", () => {
     expect([first.eventId, second.eventId]).toContain(await memberEventOf(scene, roomId, sidecar.userId));
     expect((await joinedRooms(database.pool, sidecar.userId)).filter((id) => id === roomId)).toHaveLength(1);
   });
+
+  for (const order of [
+    [0, 1, 2],
+    [2, 0, 1],
+    [1, 2, 0],
+  ] as const) {
+    it(`of two users, one of them twice, leave both able to speak (stored as ${order.join(", ")})`, async () => {
+      const room = hostRoom(scene);
+      const { roomId } = room;
+      const users = [sidecar.userId, sidecar.userId, bob];
+      const sides = users.map(() => joiningSide(otherProcess(sidecar.ctx), answered));
+      const joining = sides.map((side, index) => join(scene, side.ctx, room, users[index]));
+      await Promise.all(sides.map((side) => side.reached));
+      for (const index of order) {
+        sides[index]?.release();
+        await joining[index];
+        const sender = users[index] ?? bob;
+        const content = { msgtype: "m.text", body: `join ${index}` };
+        await createEvent(sidecar.ctx, { roomId, sender, type: "m.room.message", content });
+      }
+      for (const sender of users) {
+        await createEvent(sidecar.ctx, { roomId, sender, type: "m.room.message", content: { body: "all here" } });
+      }
+      await eventually(() => (room.extremities.size === 1 ? true : undefined));
+      await completeResync(scene, { room, roomId, target: await resyncWanted(scene, roomId) });
+    });
+  }
 
   it("of one user keep what arrives until the last of them has ended", async () => {
     const room = hostRoom(scene);
