@@ -2,7 +2,7 @@ import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import type { RoomsContext } from "./context.ts";
 
 /** Why an event that a server gave us is not in the room: each is for the operator to see. */
-export const LOSSES = [
+const LOSSES = [
   /** Nobody could tell its past for a day. */
   "past-unknown",
   /** More of the room's events waited for their past than are kept. */
@@ -10,7 +10,7 @@ export const LOSSES = [
   /** It came with the answer to a join, and was not genuine, or built upon one that was not. */
   "join-answer",
 ] as const;
-export type Loss = (typeof LOSSES)[number];
+type Loss = (typeof LOSSES)[number];
 
 interface LostEvents {
   readonly loss: Loss;

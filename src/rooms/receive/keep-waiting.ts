@@ -6,7 +6,7 @@ import { reportLostEvents } from "../lost-events.ts";
  * So many PDUs of one room may wait, which is some 100 MB at most. An honest server's gap has hundreds of events; only
  * one that makes up events without end has more.
  */
-export const MOST_WAITING_PER_ROOM = 2_000;
+const MOST_WAITING_PER_ROOM = 2_000;
 
 /**
  * Keeps a PDU that can't be handled yet. Beyond the limit of its room the server of whose PDUs most wait loses its
