@@ -18,7 +18,16 @@ export interface Compared {
   readonly changed: number;
 }
 
-/** What ours makes of the room beside what its twin, which joined in full, makes of it. */
+/**
+ * What ours makes of the room beside what its twin, which joined in full, makes of it. Whether an event is rejected and
+ * the state before it follow from the room's graph alone, so they are the same on both, always.
+ *
+ * Whether it is soft-failed depends on what the server knew when the event came (check 6), and with that the forward
+ * extremities and the current state do. So these are the same where the events came in the same order. They need not:
+ * an event that builds on what was before our join has to wait until its past is fetched, which the twin has; a server
+ * that hides a gap from us gives it to the twin. Then each server is held to what the rules make of the order in which
+ * the events came to it ({@link replayArrivals}); which both are, in any case.
+ */
 export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
   const { stage, room } = play;
   if (isTurnedOut(play)) return { differences: [], sameArrivals: false, turnedOut: true, softFailed: 0, changed: 0 };

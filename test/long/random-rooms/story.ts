@@ -83,7 +83,10 @@ export type Step =
     }
   | { readonly step: "time passes"; readonly crash: Crash | null };
 
-/** How a server treats our questions; it is honest to everyone else. */
+/**
+ * How a server treats our questions; it is honest to everyone else. A state in which an event is merely left out is not
+ * among them: nothing tells it from the truth, also not for a server that joins in full.
+ */
 export const MOODS = [
   "honest",
   "hides the gap",
