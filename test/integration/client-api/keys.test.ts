@@ -137,7 +137,7 @@ describe("device_lists", () => {
   it("wake a sync that waits", async () => {
     await together();
     const { next_batch: since } = await bob.sync();
-    const waiting = bob.sync({ since, timeout: "20000" });
+    const waiting = bob.sync({ since, timeout: "600000" });
     await alice.ok("POST", "keys/upload", { body: { device_keys: deviceKeysOf(alice, "woken") } });
     expect((await waiting).device_lists).toEqual({ changed: [alice.userId], left: [] });
   });

@@ -42,7 +42,7 @@ describe("sendToDevice", () => {
   it("is repeated until it is acknowledged, and wakes a sync that waits", async () => {
     const dave = await api.register("dave");
     const { next_batch: since } = await dave.sync();
-    const waiting = dave.sync({ since, timeout: "20000" });
+    const waiting = dave.sync({ since, timeout: "600000" });
     await send({ [dave.userId]: { "*": { text: "hello" } } });
     const first = await waiting;
     expect(texts(first)).toEqual(["hello"]);

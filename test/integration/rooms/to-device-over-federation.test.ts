@@ -21,7 +21,7 @@ describe("m.direct_to_device", () => {
     const alice = await aUser();
     const { complete } = await enter(alice);
     const { next_batch: since } = await alice.sync();
-    const waiting = alice.sync({ since, timeout: "20000" });
+    const waiting = alice.sync({ since, timeout: "600000" });
     await tell(second, "m.direct_to_device", direct(second.user, "m1", alice, "once"));
     const first1 = await waiting;
     expect(first1.to_device.events).toEqual([
