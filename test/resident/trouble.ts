@@ -122,7 +122,7 @@ const endings = new WeakMap<Trouble, Promise<void>>();
 
 /** Waits for the end of those that hold answers. */
 export async function untilLetGo(troubles: readonly Trouble[]): Promise<void> {
-  await Promise.all(troubles.map((one) => (one.kind === "hold" ? endings.get(one) : undefined)));
+  await Promise.all(troubles.flatMap((one) => (one.kind === "hold" ? (endings.get(one) ?? []) : [])));
 }
 
 /** The switches of one front. */

@@ -8,7 +8,7 @@ import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } f
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../../storage/partial-state.ts";
 import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
 import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
-import { lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
+import { lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
 import { appendUnPartialStatedEvent, takeStreamPositions } from "../../storage/streams.ts";
 import { rejectionText, ruleAndReasonOf } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
@@ -76,12 +76,27 @@ async function repairWithin(
     const one = await repairOrForget(source, eventId);
     if (one !== undefined) repaired.push(one);
   }
-  if (repaired.length === 0) return repaired;
-  // At once, not at the end: a refused event must be no prev_event of ours meanwhile.
+  if (repaired.length > 0) await tellOfRepairs(ctx, source, { room, joinEventId: target.joinEventId, repaired });
+  return repaired;
+}
+
+interface Repairs {
+  readonly room: RoomRow;
+  readonly joinEventId: EventId;
+  readonly repaired: readonly RepairedEvent[];
+}
+
+/** The room follows at once, not at its end: a refused event must be no prev_event of ours meanwhile. */
+async function tellOfRepairs(
+  ctx: RoomsContext,
+  source: StateSource,
+  { room, joinEventId, repaired }: Repairs,
+): Promise<void> {
+  const { tx, roomId } = source;
   const changes = changesOf(repaired);
   // The other states of the room may still be partial.
   const approximately: StateSource = { ...source, partialFor: ctx.serverName };
-  const anew = changes.length > 0 ? await recomputeRoom(approximately, room, target.joinEventId) : undefined;
+  const anew = changes.length > 0 ? await recomputeRoom(approximately, room, joinEventId) : undefined;
   const told = anew === undefined ? new Map() : await newsForClients(ctx, source, anew.change);
   const first = await takeStreamPositions(tx, repaired.length);
   for (const [index, { eventId, change }] of repaired.entries()) {
@@ -89,11 +104,10 @@ async function repairWithin(
     await appendUnPartialStatedEvent(tx, { streamId, eventId, rejectionStatusChanged: change !== undefined });
   }
   if (anew !== undefined) {
-    await setForwardExtremities(tx, target.roomId, anew.extremities);
+    await setForwardExtremities(tx, roomId, anew.extremities);
     await applyCurrentState(ctx, source, anew.change, { streamId: first, told });
   }
   await tellOfChanges(ctx, source, { streamId: first, changes });
-  return repaired;
 }
 
 function changesOf(repaired: readonly RepairedEvent[]): readonly ResyncEventChange[] {
