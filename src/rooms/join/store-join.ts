@@ -4,7 +4,7 @@ import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from
 import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
 import { insertOutliers, insertTimelineEvent } from "../../storage/events.ts";
-import { localJoinedUsers } from "../../storage/memberships.ts";
+import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import {
   addPartialRoomServers,
   abandonPartialEvents,
@@ -17,11 +17,12 @@ import {
 import { deleteResyncControl } from "../../storage/resync-control.ts";
 import { deleteRoomPurge } from "../../storage/room-purges.ts";
 import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
-import { insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
+import { forwardExtremities, insertOrCorrectRoom, lockRoom, setForwardExtremities } from "../../storage/rooms.ts";
 import { loadStateEntries } from "../../storage/state-entries.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { currentStreamPosition, takeStreamPositions } from "../../storage/streams.ts";
 import { acceptEventWithin } from "../events/accept-event.ts";
+import { recomputeFrom } from "../events/recompute-room.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
@@ -183,7 +184,26 @@ async function joinToo(
   if (rejection !== null || softFailed) {
     throw refused(answer, `what we know of the room refuses the join that it completed: ${rejection ?? "soft-failed"}`);
   }
+  if (partial) await keepInSight(ctx, source, answer.join);
   return { kind: "joined-too", partial };
+}
+
+/**
+ * Another join of ours may build on this one and have been stored before it, on a light answer's state, which is silent
+ * on this user. Until the resync has repaired that, this join stays a forward extremity, so that what we know of the
+ * room has it.
+ */
+async function keepInSight(ctx: RoomsContext, source: StateSource, join: Event): Promise<void> {
+  const { tx, roomId } = source;
+  if ((await membershipOf(tx, roomId, join.pdu.sender))?.membership === "join") return;
+  const room = await lockRoom(tx, roomId);
+  const standing = await forwardExtremities(tx, roomId);
+  if (room === undefined || standing.includes(join.eventId)) return;
+  const partially: StateSource = { ...source, partialFor: ctx.serverName };
+  const { extremities, change } = await recomputeFrom(partially, room, [...standing, join.eventId]);
+  const streamId = await takeStreamPositions(tx, 1);
+  await setForwardExtremities(tx, roomId, extremities);
+  await applyCurrentState(ctx, source, change, { streamId, told: change.changes });
 }
 
 /**

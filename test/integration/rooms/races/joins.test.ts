@@ -126,6 +126,24 @@ describe("two joins at once", () => {
     });
   }
 
+  it("leave both able to speak, though the one that is stored first builds on the other", async () => {
+    const room = hostRoom(scene);
+    const { roomId } = room;
+    const first = joiningSide(sidecar.ctx, answered);
+    const joining = join(scene, first.ctx, room);
+    await first.reached;
+    const entered = await join(scene, otherProcess(sidecar.ctx), room, bob);
+    first.release();
+    await joining;
+
+    for (const sender of [sidecar.userId, bob]) {
+      await createEvent(sidecar.ctx, { roomId, sender, type: "m.room.message", content: { body: "all here" } });
+    }
+    await eventually(() => (room.extremities.size === 1 ? true : undefined));
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId: entered.eventId } });
+    expect(await joinedRooms(database.pool, sidecar.userId)).toContain(roomId);
+  });
+
   it("of one user keep what arrives until the last of them has ended", async () => {
     const room = hostRoom(scene);
     const { roomId } = room;
