@@ -40,7 +40,7 @@ export function openRoom(stage: Stage, story: Story): RoomInPlay {
     ...DEFAULT_ROOM,
     version: story.version,
     label: `random ${rooms}`,
-    members: 7,
+    members: 5,
     servers: 3,
     bans: story.bans,
     forks: story.forks,
