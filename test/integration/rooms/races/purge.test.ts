@@ -126,7 +126,7 @@ describe("a purge", () => {
     // What it has stored is gone again, and nobody gives it to a server that is not in the room.
     await expect(fetching).rejects.toMatchObject({ kind: "refused", status: 403 });
 
-    expect(await stepAfter(scene, target)).toBe("superseded");
+    expect(await stepAfter(scene, target)).toBe("left");
     await expectGone(roomId);
     const again = await join(scene, sidecar.ctx, room);
     await completeResync(scene, { room, roomId, target: { roomId, joinEventId: again.eventId } });
