@@ -24,7 +24,9 @@ function membersBeyond(largest: StateMap, states: readonly StateMap[]): readonly
   const members = new Map<StateKey, EventId>();
   for (const state of states) {
     if (state === largest) continue;
-    const differing = state.base === largest.base ? state.overlay.keys() : keysOf(state);
+    // On one base, the other may also have what the largest has dropped of it.
+    const isOneBase = state.base === largest.base;
+    const differing = isOneBase ? [...state.overlay.keys(), ...largest.overlay.keys()] : keysOf(state);
     for (const key of differing) {
       const eventId = stateGetByKey(state, key);
       if (eventId !== undefined && isMember(key) && stateGetByKey(largest, key) === undefined)

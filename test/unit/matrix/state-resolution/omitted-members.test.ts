@@ -1,6 +1,13 @@
 import { describe, expect, it } from "vitest";
 import type { EventId } from "../../../../src/matrix/identifiers.ts";
-import { stateEntries, stateFromEntries, stateKeyOf, stateWith, type StateMap } from "../../../../src/matrix/state.ts";
+import {
+  stateApply,
+  stateEntries,
+  stateFromEntries,
+  stateKeyOf,
+  stateWith,
+  type StateMap,
+} from "../../../../src/matrix/state.ts";
 import { withOmittedMembers } from "../../../../src/matrix/state-resolution/omitted-members.ts";
 
 type Entries = Readonly<Record<string, EventId>>;
@@ -49,5 +56,15 @@ describe("withOmittedMembers", () => {
     const [one, other] = withOmittedMembers([joined, stateWith(full, "m.room.topic", "", "$new")]);
     expect(entriesOf(other)).toMatchObject({ "m.room.member @d:x": "$d", "m.room.topic ": "$new" });
     expect(entriesOf(one)).toMatchObject({ "m.room.member @d:x": "$d", "m.room.topic ": "$old" });
+  });
+
+  it("gives the largest state what it has dropped of a base that another shares", () => {
+    const dropped = stateApply(full, [
+      [stateKeyOf("m.room.member", "@a:x"), null],
+      [stateKeyOf("m.room.member", "@d:x"), "$d"],
+      [stateKeyOf("m.room.member", "@e:x"), "$e"],
+    ]);
+    const [largest] = withOmittedMembers([dropped, stateWith(full, "m.room.topic", "", "$new")]);
+    expect(entriesOf(largest)).toHaveProperty("m.room.member @a:x", "$a");
   });
 });
