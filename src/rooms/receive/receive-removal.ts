@@ -115,6 +115,9 @@ function assumedJoin(roomId: RoomId, userId: UserId): Event {
 /** Asked for their answer, not for luck. */
 const MOST_WITNESSES = 3;
 
+/** What a server says by 403 that knows the room only in part itself (MSC3895): it means any server, not us. */
+const UNABLE_DUE_TO_PARTIAL_STATE = "ORG.MATRIX.MSC3895_UNABLE_DUE_TO_PARTIAL_STATE";
+
 /** A server of the room no longer shows us the very join that let us in. The first that answers is believed. */
 async function isConfirmed(ctx: RoomsContext, { event, joinId }: Removal): Promise<boolean> {
   const witnesses = (await serversForResync(ctx, { roomId: event.roomId })).slice(0, MOST_WITNESSES);
@@ -124,7 +127,7 @@ async function isConfirmed(ctx: RoomsContext, { event, joinId }: Removal): Promi
       return false;
     } catch (error) {
       if (!(error instanceof FederationFailure)) throw error;
-      if (error.status === 403) return true;
+      if (error.status === 403 && error.errcode !== UNABLE_DUE_TO_PARTIAL_STATE) return true;
     }
   }
   return false;

@@ -176,6 +176,23 @@ describe("the removal of the last of our users, whose past the room's servers re
     hidden();
   });
 
+  it("is not taken where a server says 403 for knowing the room only in part itself", async () => {
+    const { user, room } = await enter(appoint);
+    const unable = resident.trouble({
+      kind: "refuse",
+      status: 403,
+      errcode: "ORG.MATRIX.MSC3895_UNABLE_DUE_TO_PARTIAL_STATE",
+      at: ["event", "event_auth"],
+    });
+
+    const { event } = await resident.send(room, removal(user.userId, "leave"), { keep: false, push: false });
+    await resident.sendPdus(room, [event.pdu]);
+
+    expect(await countWaitingPdus(database.pool, room.roomId)).toBe(1);
+    expect(await standingOf(user, room)).toBe("join");
+    unable();
+  });
+
   it("is not taken from one who may not do it, whatever servers say", async () => {
     const { user, room } = await enter(appoint);
     const refusing = resident.trouble({
