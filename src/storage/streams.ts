@@ -183,7 +183,7 @@ export interface StateKeyChange {
   readonly previousEventId: EventId | null;
 }
 
-/** All changes of one transaction share a position. */
+/** All changes of one transaction share a position; of a key that stands at it already, what was told first counts. */
 export async function appendCurrentStateDeltas(
   tx: Connection,
   { streamId, roomId }: { readonly streamId: bigint; readonly roomId: RoomId },
@@ -193,7 +193,8 @@ export async function appendCurrentStateDeltas(
   await execute(
     tx,
     `INSERT INTO current_state_delta_stream (stream_id, room_id, type, state_key, event_id, previous_event_id)
-     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[])`,
+     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[])
+     ON CONFLICT (stream_id, room_id, type, state_key) DO NOTHING`,
     [
       streamId,
       roomId,

@@ -1,9 +1,13 @@
-import { serverNameOf } from "../../matrix/identifiers.ts";
+import { serverNameOf, type EventId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
+import { stateKeyOf } from "../../matrix/state.ts";
 import type { Connection } from "../../storage/database.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { withdrawFromOutbox } from "../../storage/outbox.ts";
 import { appendResyncEventChanges, type ResyncEventChange } from "../../storage/resync-event-changes.ts";
+import { loadRoom } from "../../storage/rooms.ts";
+import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
+import { appendCurrentStateDeltas } from "../../storage/streams.ts";
 import { appendToDevice } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
 import type { StateSource } from "../events/state-before-event.ts";
@@ -27,7 +31,12 @@ export async function tellOfChanges(
   if (changes.length === 0) return;
   await appendResyncEventChanges(tx, { streamId, roomId, at: ctx.now() }, changes);
   const refused = changes.filter(({ change }) => change !== "accepted");
-  const ours = await ourEvents(ctx, tx, refused);
+  const events = await loadEvents(
+    tx,
+    refused.map(({ eventId }) => eventId),
+  );
+  await tellWhatStands(tx, { streamId, roomId }, [...events.values()]);
+  const ours = ourEvents(ctx, events, refused);
   if (ours.length === 0) return;
   const rejected = ours.filter(({ change }) => change.change === "rejected");
   await withdrawFromOutbox(
@@ -41,20 +50,42 @@ export async function tellOfChanges(
   await appendToDevice(tx, { streamId, messages });
 }
 
+/**
+ * Clients have seen the refused state events in the timeline, and hold them for the room's state even where they never
+ * were: where state resolution had decided otherwise. So what stands under their keys is told, changed or not.
+ */
+async function tellWhatStands(
+  tx: Connection,
+  { streamId, roomId }: { readonly streamId: bigint; readonly roomId: StoredEvent["roomId"] },
+  refused: readonly StoredEvent[],
+): Promise<void> {
+  const snapshotId = (await loadRoom(tx, roomId))?.currentSnapshotId ?? null;
+  const keys = refused.flatMap(({ eventId, pdu: { type, state_key: stateKey } }) =>
+    stateKey === undefined ? [] : [{ eventId, type, stateKey }],
+  );
+  if (snapshotId === null || keys.length === 0) return;
+  const standing = await lookUpManyInSnapshot(
+    tx,
+    snapshotId,
+    keys.map(({ type, stateKey }) => [type, stateKey] as const),
+  );
+  const told = keys.map(({ eventId, type, stateKey }) => {
+    const key = stateKeyOf(type, stateKey);
+    return { key, eventId: standing.get(key) ?? null, previousEventId: eventId };
+  });
+  await appendCurrentStateDeltas(tx, { streamId, roomId }, told);
+}
+
 interface OwnChange {
   readonly event: StoredEvent;
   readonly change: ResyncEventChange;
 }
 
-async function ourEvents(
+function ourEvents(
   ctx: RoomsContext,
-  tx: Connection,
+  events: ReadonlyMap<EventId, StoredEvent>,
   changes: readonly ResyncEventChange[],
-): Promise<readonly OwnChange[]> {
-  const events = await loadEvents(
-    tx,
-    changes.map(({ eventId }) => eventId),
-  );
+): readonly OwnChange[] {
   return changes.flatMap((change) => {
     const event = events.get(change.eventId);
     return event !== undefined && serverNameOf(event.pdu.sender) === ctx.serverName ? [{ event, change }] : [];
