@@ -11,7 +11,7 @@ import { roomRules } from "../../storage/rooms.ts";
 /**
  * What is told of state that is gone: the full state refused the event that held a key, and nothing has taken its
  * place. The protocol has no word for that. So a client gets the event once more without its content, as a redaction
- * would leave it; of a member, that they are not in the room (docs/decisions/014).
+ * would leave it; of a member, that they are not in the room (docs/decisions/015).
  */
 export async function goneStateEvents(
   ctx: RoomsContext,
