@@ -38,6 +38,28 @@ export async function supersededBy(
   return new Set(rows.map((row) => row.id));
 }
 
+/**
+ * Those of the ids that are the event itself, or events known on partial state only that build on it. In room versions 1
+ * and 2, whose ids are chosen, an event can be made to build on itself.
+ */
+export async function partialDescendantsAmong(
+  c: Connection,
+  ids: readonly EventId[],
+  eventId: EventId,
+): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `WITH RECURSIVE above AS (
+         SELECT $2::text AS id
+       UNION
+         SELECT child.event_id FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.id]
+         JOIN partial_state_events ON partial_state_events.event_id = child.event_id)
+     SELECT id FROM above WHERE id = ANY ($1::text[])`,
+    [ids, eventId],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
 /** An event of a timeline without its content: its place, its states, and what became of it. */
 export interface Arrival extends GraphEvent {
   readonly streamId: bigint;

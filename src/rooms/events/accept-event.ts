@@ -7,7 +7,7 @@ import { joinedServers } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
 import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
 import { markPartial, partialEventIds, partialRoom } from "../../storage/partial-state.ts";
-import { hasAcceptedDescendant, supersededBy } from "../../storage/room-graph.ts";
+import { hasAcceptedDescendant, partialDescendantsAmong, supersededBy } from "../../storage/room-graph.ts";
 import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
@@ -182,6 +182,7 @@ interface Past {
 async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> {
   const { event, foreign = [] } = input;
   const ids = prevEventIds(event.pdu);
+  await requireAcyclic(source, event, ids);
   const known = await loadEvents(source.tx, ids);
   const told = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
@@ -200,6 +201,16 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
   const { partialFor: _us, ...exactly } = source;
   const before = await stateBeforeEvent(partial ? source : exactly, prevEvents, [...given, ...others]);
   return { before, partial };
+}
+
+/**
+ * Partial events that build on each other in a ring could never be repaired, each of them behind the others, so that the
+ * room would stay partial for ever. The event that closes a ring has a past that nobody can ever tell.
+ */
+async function requireAcyclic({ tx, rules, partialFor }: StateSource, { eventId }: Event, ids: readonly EventId[]) {
+  if (partialFor === undefined || rules.eventIdFormat !== "chosen-by-sender") return;
+  const behind = await partialDescendantsAmong(tx, ids, eventId);
+  if (behind.size > 0) throw new PrevEventsMissing([...behind]);
 }
 
 /** What other servers told of the states at prev_events that are in no timeline of ours. */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { Pdu } from "../../../src/matrix/event.ts";
+import type { Event, Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import { serverNameOf, type EventId } from "../../../src/matrix/identifiers.ts";
+import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { hashAndSignEvent } from "../../../src/matrix/signatures.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
@@ -11,7 +12,7 @@ import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts"
 import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
-import { clearResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
+import { clearResyncStateIds, saveResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import { composeEvent } from "../../resident/compose-event.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
@@ -54,6 +55,70 @@ describe("an event whose prev_event is of another room", () => {
     expect(await loadEvent(database.pool, eventIdOf(pdu, one.room.rules))).toBeUndefined();
     expect(await countWaitingPdus(database.pool, one.room.roomId)).toBe(1);
     expect(await sidecar.currentState(one.room.roomId)).toEqual(before);
+  });
+});
+
+describe("an event of room version 1 that builds on itself through another", () => {
+  /** The state at each of the events, as a server may tell it of events that it has made up. */
+  async function tellStates(room: HostedRoom, events: readonly Event[]): Promise<void> {
+    const { pool } = database;
+    const { roomId } = room;
+    const stateEventIds = [...resident.fullState(room).values()];
+    await insertOutliers(
+      pool,
+      events.map((event) => ({ event, rejection: null })),
+    );
+    for (const { eventId } of events) {
+      const told = { roomId, eventId, serverName: resident.serverName, stateEventIds, authEventIds: [] };
+      await saveResyncStateIds(pool, told);
+    }
+  }
+
+  async function enterOldRoom(): Promise<{ room: HostedRoom; joinEventId: EventId }> {
+    members += 1;
+    const room = resident.hostRoom({ members, version: "1" });
+    const via = [resident.serverName];
+    const joined = await joinRoom(sidecar.ctx, { userId: sidecar.userId, roomId: room.roomId, via });
+    const target = { roomId: room.roomId, joinEventId: joined.eventId };
+    const step = await nextResyncStep(sidecar.ctx, target);
+    const eventIds = step.kind === "fetch" ? step.eventIds : [];
+    for (const eventId of eventIds) {
+      await fetchMissingState(sidecar.ctx, { ...target, eventId, server: resident.serverName });
+    }
+    return { room, joinEventId: joined.eventId };
+  }
+
+  /** A message that builds on the room's last event and on another. */
+  function ringLink(room: HostedRoom, id: string, on: string): Event {
+    const identity = identityIn(resident.world);
+    const server = serverNameOf(resident.founder) ?? "";
+    const draft = { sender: resident.founder, type: "m.room.message", content: { body: id } };
+    const { hashes: _hashes, signatures: _signatures, ...bare } = composeEvent(room, identity, draft).event.pdu;
+    const prev = [...(bare.prev_events as JsonValue[]), [`${on}:${server}`, {}]];
+    const eventId: EventId = `${id as "$x"}:${server}`;
+    const linked = { ...bare, event_id: eventId, prev_events: prev } as Pdu;
+    return {
+      eventId,
+      roomId: room.roomId,
+      pdu: hashAndSignEvent(linked, server, identity(server), room.rules),
+      rejected: false,
+    };
+  }
+
+  it("does not keep the room partial for ever", async () => {
+    const { room, joinEventId } = await enterOldRoom();
+    const one = ringLink(room, `$one${members}`, `$other${members}`);
+    const other = ringLink(room, `$other${members}`, `$one${members}`);
+    await tellStates(room, [one, other]);
+
+    await resident.sendPdus(room, [one.pdu]);
+    await resident.sendMessage(room, resident.founder, "beside the ring");
+    await resident.sendPdus(room, [other.pdu]);
+
+    expect(await partialEventIds(database.pool, [one.eventId])).toEqual(new Set([one.eventId]));
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+    expect(await loadEvent(database.pool, other.eventId)).toMatchObject({ outlier: true });
   });
 });
 
