@@ -1,5 +1,6 @@
 import type { EventId, ServerName } from "../../matrix/identifiers.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
+import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { roomRules } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { fetchForeignState, type ForeignStateFetched } from "../fetch/fetch-foreign-state.ts";
@@ -26,5 +27,11 @@ export async function fetchMissingState(
   const room = await partialRoom(pool, request.roomId);
   const rules = await roomRules(pool, request.roomId);
   if (room?.joinEventId !== request.joinEventId || rules === undefined) return { kind: "superseded" };
-  return await fetchForeignState(ctx, { ...request, rules });
+  try {
+    return await fetchForeignState(ctx, { ...request, rules });
+  } finally {
+    // Where another worker has ended the resync meanwhile, it has cleared away what was told until then.
+    const still = await partialRoom(pool, request.roomId);
+    if (still === undefined) await deleteResyncStateIds(pool, request.roomId, request.eventId);
+  }
 }

@@ -124,7 +124,7 @@ function deed(play: RoomInPlay, happening: Happening, prevEvents: readonly Event
     case "ban":
       return member(moderator, target, "ban");
     case "invite":
-      return member(actor, play.users[whom % play.users.length] ?? actor, "invite");
+      return member(actor, target, "invite");
     case "knock":
       return member(...joinerOf(play, happening), "knock");
     case "levels":

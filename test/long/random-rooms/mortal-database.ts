@@ -10,28 +10,46 @@ export class ProcessEnded extends Error {
   }
 }
 
-/** A process's connections to a database: they break all at once, in the middle of whatever goes on. */
+/** A process's connections to a database: one of them breaks, or all at once, in the middle of whatever goes on. */
 export interface MortalDatabase {
   readonly database: Database;
   readonly ended: boolean;
+  /** A connection has been terminated since {@link endAt}. */
+  readonly interrupted: boolean;
   /** At the n-th query from now, or never. */
   endAt(crash: Crash | null): void;
-  /** Now. */
-  end(): void;
 }
 
 interface Life {
+  readonly real: Database;
   ended: boolean;
+  interrupted: boolean;
   queriesLeft: number;
-  carriedOut: boolean;
+  how: Crash["how"];
 }
 
 type Query = (...given: readonly unknown[]) => Promise<unknown>;
 
 export function mortalDatabase(real: Database): MortalDatabase {
-  const life: Life = { ended: false, queriesLeft: Number.POSITIVE_INFINITY, carriedOut: false };
+  const life: Life = {
+    real,
+    ended: false,
+    interrupted: false,
+    queriesLeft: Number.POSITIVE_INFINITY,
+    how: "the process ends",
+  };
   const pool = replacing(real.pool, {
-    query: mortal(life, real.pool.query.bind(real.pool) as unknown as Query),
+    query: mortal(life, asQuery(real.pool), async (given) => {
+      const client = await real.pool.connect();
+      const lost = listeningFor(client);
+      try {
+        await terminate(life, client);
+        return await asQuery(client)(...given);
+      } finally {
+        client.off("error", lost);
+        client.release(true);
+      }
+    }),
     connect: async () => {
       requireAlive(life);
       return mortalClient(life, await real.pool.connect());
@@ -43,35 +61,65 @@ export function mortalDatabase(real: Database): MortalDatabase {
     get ended() {
       return life.ended;
     },
-    endAt: (crash) => {
-      life.queriesLeft = crash?.atQuery ?? Number.POSITIVE_INFINITY;
-      life.carriedOut = crash?.carriedOut ?? false;
+    get interrupted() {
+      return life.interrupted;
     },
-    end: () => {
-      life.ended = true;
+    endAt: (crash) => {
+      life.interrupted = false;
+      life.queriesLeft = crash?.atQuery ?? Number.POSITIVE_INFINITY;
+      life.how = crash?.how ?? "the process ends";
     },
   };
+}
+
+function asQuery(connection: pg.Pool | pg.PoolClient): Query {
+  return connection.query.bind(connection) as unknown as Query;
 }
 
 function requireAlive(life: Life): void {
   if (life.ended) throw new ProcessEnded();
 }
 
-function mortal(life: Life, query: Query): Query {
+/** @param interruptedQuery the query on a connection that is being terminated */
+function mortal(life: Life, query: Query, interruptedQuery: (given: readonly unknown[]) => Promise<unknown>): Query {
   return async (...given) => {
     requireAlive(life);
     life.queriesLeft -= 1;
-    if (life.queriesLeft > 0) return await query(...given);
-    if (life.carriedOut) await query(...given);
+    if (life.queriesLeft !== 0) return await query(...given);
+    switch (life.how) {
+      case "the connection ends":
+        life.interrupted = true;
+        return await interruptedQuery(given);
+      case "the process ends after it":
+        await query(...given);
+        break;
+      case "the process ends":
+    }
     life.ended = true;
     throw new ProcessEnded();
   };
 }
 
+async function terminate({ real }: Life, client: pg.PoolClient): Promise<void> {
+  const { processID } = client as unknown as { readonly processID: number };
+  await real.pool.query("SELECT pg_terminate_backend($1)", [processID]);
+}
+
+/** Without a listener the loss of a connection would end this process. */
+function listeningFor(client: pg.PoolClient): () => void {
+  const lost = (): void => undefined;
+  client.on("error", lost);
+  return lost;
+}
+
 /** A connection of a process that has ended is closed, so that PostgreSQL rolls back. */
 function mortalClient(life: Life, client: pg.PoolClient): pg.PoolClient {
+  const query = asQuery(client);
   return replacing(client, {
-    query: mortal(life, client.query.bind(client) as unknown as Query),
+    query: mortal(life, query, async (given) => {
+      await terminate(life, client);
+      return await query(...given);
+    }),
     release: (error?: Error | boolean) => client.release(life.ended ? true : error),
   });
 }

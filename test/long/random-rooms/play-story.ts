@@ -9,7 +9,7 @@ import { actForOurs } from "./own-deeds.ts";
 import { isTurnedOut, leavesOf, openRoom, speak, type RoomInPlay } from "./room-in-play.ts";
 import { setMood, type Server, type Stage } from "./stage.ts";
 import type { Crash, Happening, Step, Story } from "./story.ts";
-import { letTimePass, settle, tell, tellOfJoins, tellTwin, whileWeJoin } from "./tell.ts";
+import { allOf, letTimePass, settle, tell, tellOfJoins, tellTwin, whileWeJoin } from "./tell.ts";
 
 /** Tells a room's life from its beginning until its state is full and nothing waits any more. */
 export async function playStory(stage: Stage, story: Story): Promise<RoomInPlay> {
@@ -64,10 +64,12 @@ async function joinAsOurs(play: RoomInPlay): Promise<void> {
     const joined = await joinRoom(ctx, { userId, roomId: room.roomId, via });
     play.join = joined.eventId;
   });
-  const { eventIds, acknowledged } = await meanwhile.over();
+  const { eventIds, acknowledged, join } = await meanwhile();
   await settle(play);
   await tellOfJoins(play);
   if (isTurnedOut(play)) return;
+  // What came at a join that failed after all is history to the next one, which builds on it.
+  if (acknowledged && join === play.join) for (const id of eventIds) play.toldOurs.add(id);
   if (acknowledged) await tellTwin(play, eventIds);
   else await tell(play, { eventIds, origin: resident.serverName, manner: "one by one", mix: 0, crash: null });
 }
@@ -113,7 +115,7 @@ async function resync(play: RoomInPlay, { steps, drivers, crash }: Resyncing): P
     let taken = 0;
     const drive = async (): Promise<unknown> =>
       await driveResync(ctx, roomId, joinEventId, () => taken++ >= steps * drivers);
-    await Promise.all(Array.from({ length: drivers }, drive));
+    await allOf(Array.from({ length: drivers }, drive));
   });
 }
 

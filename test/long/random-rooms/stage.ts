@@ -20,7 +20,7 @@ export interface Stage {
 export interface Server {
   readonly database: Database;
   readonly sidecar: InProcessSidecar;
-  /** Does a step in a process that may end in the middle, and then again in another one, as its caller would. */
+  /** Does a step in which something may break, and then again, in another process if need be, as its caller would. */
   survive(crash: Crash | null, step: () => Promise<void>): Promise<void>;
 }
 
@@ -45,16 +45,21 @@ async function openServer(notary: ServerName): Promise<Server> {
   const options = { notaries: [notary], delivers: false, discovers: false };
   const sidecar = await startInProcessSidecar(process.database, options);
   const survive: Server["survive"] = async (crash, step) => {
+    let failed = false;
     process.endAt(crash);
     try {
       await step();
     } catch (error) {
-      if (!process.ended) throw error;
+      if (!process.ended && !process.interrupted) throw error;
+      failed = true;
     }
     process.endAt(null);
-    if (!process.ended) return;
-    process = mortalDatabase(database);
-    await sidecar.restart(process.database);
+    if (process.ended) {
+      process = mortalDatabase(database);
+      await sidecar.restart(process.database);
+    } else if (!failed) {
+      return;
+    }
     await step();
   };
   return { database, sidecar, survive };

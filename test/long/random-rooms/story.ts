@@ -52,11 +52,15 @@ export interface Happening {
 
 export type Manner = "one by one" | "together" | "shuffled" | "repeated" | "at once";
 
-/** The process dies at its n-th query. */
+/** Something breaks at a process's n-th query. */
 export interface Crash {
   readonly atQuery: number;
-  /** The query is carried out, and only its answer is lost. */
-  readonly carriedOut: boolean;
+  readonly how:
+    | "the process ends"
+    /** The query is carried out, and only its answer is lost. */
+    | "the process ends after it"
+    /** PostgreSQL terminates the connection; the process lives on with what it remembers. */
+    | "the connection ends";
 }
 
 export type Step =
@@ -155,12 +159,14 @@ const happeningOf = (deeds: readonly Happening["what"][]): fc.Arbitrary<Happenin
   });
 
 const happening = happeningOf(DEEDS);
-/** Before we are there, nobody shuts the door. */
+/** Until we are there, nobody shuts the door. */
 const earlierHappening = happeningOf(DEEDS.filter((deed) => deed !== "join rules"));
+
+const HOW: readonly Crash["how"][] = ["the process ends", "the process ends after it", "the connection ends"];
 
 const crash: fc.Arbitrary<Crash | null> = fc.oneof(
   { weight: 5, arbitrary: fc.constant(null) },
-  { weight: 1, arbitrary: fc.record({ atQuery: fc.integer({ min: 1, max: 60 }), carriedOut: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ atQuery: fc.integer({ min: 1, max: 60 }), how: fc.constantFrom(...HOW) }) },
 );
 
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -212,7 +218,7 @@ export const stories: fc.Arbitrary<Story> = fc.record({
   moods: fc.tuple(mood, mood),
   via: fc.nat(2),
   crashAtJoin: crash,
-  meanwhile: fc.array(happening, { maxLength: 2 }),
+  meanwhile: fc.array(earlierHappening, { maxLength: 2 }),
   after: fc.array(step, { minLength: 1, maxLength: 5 }),
   together: fc.boolean(),
 });

@@ -8,7 +8,6 @@ import { waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
 import { queryRows } from "../../../src/storage/query.ts";
 import { admitEvent } from "../../resident/admit-event.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { ProcessEnded } from "./mortal-database.ts";
 import { mustKnow, type RoomInPlay } from "./room-in-play.ts";
 import type { Server } from "./stage.ts";
 import type { Crash, Manner } from "./story.ts";
@@ -20,6 +19,11 @@ export interface Telling {
   readonly manner: Manner;
   readonly mix: number;
   readonly crash: Crash | null;
+}
+
+/** All are over, also where one of them has failed: then its error is thrown. */
+export async function allOf(doings: readonly Promise<unknown>[]): Promise<void> {
+  for (const one of await Promise.allSettled(doings)) if (one.status === "rejected") throw one.reason;
 }
 
 interface Transaction {
@@ -35,7 +39,7 @@ export async function tell(play: RoomInPlay, telling: Telling): Promise<void> {
   const planned = transactionsOf(telling);
   await ours.survive(telling.crash, async () => {
     const sending = (one: Transaction): Promise<void> => send(play, ours, telling.origin, one);
-    if (telling.manner === "at once") await Promise.all(planned.map(sending));
+    if (telling.manner === "at once") await allOf(planned.map(sending));
     else for (const one of planned) await sending(one);
   });
   for (const one of planned) await send(play, twin, telling.origin, one);
@@ -119,37 +123,42 @@ export async function settle({ stage, room }: RoomInPlay): Promise<void> {
   // A process that ended has left them to the loop over all that waits.
 }
 
-/** What happens while our join is under way, as soon as the resident has let us in. */
-export interface Meanwhile {
-  /** The events, once our join has ended, and whether ours has acknowledged them. */
-  over(): Promise<{ readonly eventIds: readonly EventId[]; readonly acknowledged: boolean }>;
+/** What happened while our join was under way. */
+interface Meanwhile {
+  readonly eventIds: readonly EventId[];
+  /** Ours has acknowledged them. */
+  readonly acknowledged: boolean;
+  /** The join at which they were sent: another one than ours in the end, where something broke. */
+  readonly join: EventId | undefined;
 }
 
-export function whileWeJoin(play: RoomInPlay, happen: () => Promise<readonly EventId[]>): Meanwhile {
+/**
+ * Has something happen, and ours told of it, as soon as the resident has let us in.
+ *
+ * @returns what it was, to be asked when the join has ended
+ */
+export function whileWeJoin(play: RoomInPlay, happen: () => Promise<readonly EventId[]>): () => Promise<Meanwhile> {
   const { resident, ours } = play.stage;
-  let telling: Promise<{ eventIds: readonly EventId[]; acknowledged: boolean }> | undefined;
-  const tellOurs = async (): Promise<{ eventIds: readonly EventId[]; acknowledged: boolean }> => {
+  let telling: Promise<Meanwhile> | undefined;
+  const tellOurs = async (join: EventId): Promise<Meanwhile> => {
     const eventIds = await happen();
     try {
       for (const id of eventIds) {
         await send(play, ours, resident.serverName, { txnId: `meanwhile-${id}`, eventIds: [id] });
       }
-      for (const id of eventIds) play.toldOurs.add(id);
-      return { eventIds, acknowledged: true };
-    } catch (error) {
-      if (!(error instanceof ProcessEnded)) throw error;
-      return { eventIds, acknowledged: false };
+      return { eventIds, acknowledged: true, join };
+    } catch {
+      // Its sender sends it again: what is wrong not only for the moment comes up then.
+      return { eventIds, acknowledged: false, join };
     }
   };
-  const onEvent = (room: HostedRoom, { pdu }: Event): void => {
-    if (room === play.room && pdu.sender === ours.sidecar.userId) telling ??= tellOurs();
+  const onEvent = (room: HostedRoom, { eventId, pdu }: Event): void => {
+    if (room === play.room && pdu.sender === ours.sidecar.userId) telling ??= tellOurs(eventId);
   };
   resident.world.news.on("event", onEvent);
-  return {
-    over: async () => {
-      resident.world.news.off("event", onEvent);
-      return (await telling) ?? { eventIds: [], acknowledged: true };
-    },
+  return async () => {
+    resident.world.news.off("event", onEvent);
+    return (await telling) ?? { eventIds: [], acknowledged: true, join: undefined };
   };
 }
 
