@@ -65,6 +65,8 @@ export interface Arrival extends GraphEvent {
   readonly streamId: bigint;
   readonly rejected: boolean;
   readonly softFailed: boolean;
+  /** Known on partial state only: its states and its rejection may change yet. */
+  readonly partial: boolean;
   /** Null where the state was abandoned. */
   readonly stateBefore: bigint | null;
   readonly stateAfter: bigint | null;
@@ -76,7 +78,8 @@ export async function arrivalsFrom(c: Connection, roomId: RoomId, position: bigi
     c,
     `SELECT event_id AS "eventId", prev_event_ids AS "prevEventIds", stream_id AS "streamId",
        rejection IS NOT NULL AS rejected, soft_failed AS "softFailed",
-       state_before AS "stateBefore", state_after AS "stateAfter"
+       state_before AS "stateBefore", state_after AS "stateAfter",
+       EXISTS (SELECT 1 FROM partial_state_events partial WHERE partial.event_id = events.event_id) AS partial
      FROM events WHERE room_id = $1 AND stream_id >= $2 ORDER BY stream_id`,
     [roomId, position],
   );

@@ -50,9 +50,12 @@ export async function beginReplay(source: StateSource, joinEventId: EventId): Pr
  *
  * The events are repaired, so that their states and rejections change no more: this may run without the room's lock,
  * and be taken up under it for what has arrived meanwhile.
+ *
+ * @returns false at an event that came in on partial state meanwhile: once it is repaired, the replay begins anew
  */
-export async function replayArrivals(source: StateSource, replay: ReplayedArrivals): Promise<void> {
+export async function replayArrivals(source: StateSource, replay: ReplayedArrivals): Promise<boolean> {
   for (const arrival of await arrivalsFrom(source.tx, source.roomId, replay.position)) {
+    if (arrival.partial) return false;
     replay.position = arrival.streamId + 1n;
     // Given up with an earlier join of ours: it has no part in this one.
     if (arrival.stateBefore === null || arrival.stateAfter === null) continue;
@@ -62,6 +65,7 @@ export async function replayArrivals(source: StateSource, replay: ReplayedArriva
     if (arrival.rejected || failure !== undefined) replay.extremities.refuse(arrival);
     else replay.extremities.accept(arrival);
   }
+  return true;
 }
 
 async function softFailureOf(

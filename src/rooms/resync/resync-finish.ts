@@ -51,8 +51,7 @@ async function replayUnlocked(
   if ((await countPartialEvents(pool, roomId)) > 0) return "more";
   const source: StateSource = { database: ctx.database, tx: pool, roomId, rules };
   const replay = await beginReplay(source, joinEventId);
-  await replayArrivals(source, replay);
-  return replay;
+  return (await replayArrivals(source, replay)) ? replay : "more";
 }
 
 interface Finish extends ResyncTarget {
@@ -70,7 +69,7 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   if ((await countPartialEvents(tx, roomId)) > 0) return { kind: "more" };
 
   const source: StateSource = { database: ctx.database, tx, roomId, rules };
-  await replayArrivals(source, replay);
+  if (!(await replayArrivals(source, replay))) return { kind: "more" };
   await markSoftFailed(
     tx,
     replay.softFailures.map(({ eventId }) => eventId),

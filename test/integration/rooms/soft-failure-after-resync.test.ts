@@ -4,6 +4,8 @@ import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
+import { markPartial } from "../../../src/storage/partial-state.ts";
+import { beginReplay, replayArrivals } from "../../../src/rooms/resync/replay-arrivals.ts";
 import { resyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
@@ -105,5 +107,21 @@ describe("a resync's end", () => {
     expect(await isSoftFailed(own.eventId)).toBe(false);
     expect(leave.eventId).not.toBe(own.eventId);
     expect(await extremities()).toEqual([own.eventId]);
+  });
+});
+
+describe("replayArrivals", () => {
+  it("takes no event for what it was on partial state, which its repair may yet refuse", async () => {
+    const source = { database, tx: database.pool, roomId: room.roomId, rules: room.rules };
+    await driveResync(sidecar.ctx, room.roomId, joinEventId, ({ kind }) => kind === "finish");
+    const replay = await beginReplay(source, joinEventId);
+    const { eventId } = await resident.sendMessage(room, STAYER, "meanwhile");
+    await markPartial(database.pool, room.roomId, eventId);
+
+    expect(await replayArrivals(source, replay)).toBe(false);
+
+    expect([...replay.extremities.current()]).toEqual([joinEventId]);
+    await driveResync(sidecar.ctx, room.roomId, joinEventId);
+    expect(await extremities()).toEqual([eventId]);
   });
 });
