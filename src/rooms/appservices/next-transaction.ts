@@ -32,9 +32,9 @@ const MOST_EVENTS = 100;
 /**
  * Reads what happened behind a place, and makes a transaction of what the service is interested in.
  *
- * Behind a resync it is told once more what the full state has changed: each event that is accepted now and was not
- * before; and for each state event that is refused now, and each key of the room's state that changed, the event that
- * stands there now, or that it is gone.
+ * Behind a resync it is told once more what the full state has changed: each message that is accepted now and was not
+ * before; and for each state event that is judged otherwise now, and each key of the room's state that changed, the event
+ * that stands there now, or that it is gone.
  *
  * @see https://spec.matrix.org/v1.19/application-service-api/#pushing-events
  */
@@ -93,10 +93,11 @@ async function news(ctx: RoomsContext, items: readonly PushItem[]): Promise<read
     items.map(({ eventId }) => eventId),
   );
   const told = new Map<EventId, News>();
-  for (const { eventId, kind, accepted } of items) {
+  for (const { eventId, kind, accepted, isState } of items) {
     const event = events.get(eventId);
     if (event === undefined) continue;
-    const one: News = kind === "judged" && !accepted ? await newsInstead(ctx, event) : { event, gone: kind === "gone" };
+    const one: News =
+      kind === "judged" && (isState || !accepted) ? await newsInstead(ctx, event) : { event, gone: kind === "gone" };
     const known = told.get(one.event.eventId);
     // Of state the last word counts; a message has its place where it was said.
     if (known !== undefined && !isStateEvent(one.event.pdu) && !one.gone) continue;
@@ -106,15 +107,15 @@ async function news(ctx: RoomsContext, items: readonly PushItem[]): Promise<read
   return [...told.values()];
 }
 
-/** What stands now where this state event stood, or could have stood; a message is merely gone. */
-async function newsInstead({ database }: RoomsContext, refused: StoredEvent): Promise<News> {
+/** What stands now under this state event's key, be it the event or another; a message is merely gone. */
+async function newsInstead({ database }: RoomsContext, judged: StoredEvent): Promise<News> {
   const { pool } = database;
-  const { type, state_key: stateKey } = refused.pdu;
-  if (stateKey === undefined) return { event: refused, gone: true };
-  const snapshotId = (await loadRoom(pool, refused.roomId))?.currentSnapshotId ?? null;
+  const { type, state_key: stateKey } = judged.pdu;
+  if (stateKey === undefined) return { event: judged, gone: true };
+  const snapshotId = (await loadRoom(pool, judged.roomId))?.currentSnapshotId ?? null;
   const standing = snapshotId === null ? undefined : await lookUpInSnapshot(pool, snapshotId, type, stateKey);
   const event = standing === undefined ? undefined : (await loadEvents(pool, [standing])).get(standing);
-  return event === undefined ? { event: refused, gone: true } : { event, gone: false };
+  return event === undefined ? { event: judged, gone: true } : { event, gone: false };
 }
 
 async function clientEvents(ctx: RoomsContext, all: readonly News[]): Promise<readonly JsonObject[]> {

@@ -1,8 +1,10 @@
+import { isStateEvent } from "../../matrix/event.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { restoredEvents } from "../../storage/changed-rooms.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadRoom } from "../../storage/rooms.ts";
+import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
 import type { ClientEvent } from "../read/client-event.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import type { RoomsContext } from "../context.ts";
@@ -90,7 +92,7 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
   });
   const arrived = page.events.toReversed();
   const limited = page.next !== undefined;
-  const restored = limited || isSelective(filter) ? [] : await restoredSince(ctx, range);
+  const restored = limited || isSelective(filter) ? [] : await restoredSince(ctx, request, range);
   const events = [...(await visibleEvents(ctx, viewer, restored)), ...arrived];
   const state = await stateForSync(ctx, request, { ...range, timeline: events, limited });
   const gone = await goneSince(ctx, request, range);
@@ -117,11 +119,21 @@ async function goneSince(
   });
 }
 
+/**
+ * A client takes the last event of a key in the timeline for the room's state: a restored one that another has replaced
+ * long since would undo that, unless the client is given the state behind the timeline.
+ */
 async function restoredSince(
-  ctx: RoomsContext,
-  { roomId, since, position }: RoomRange,
+  { database: { pool } }: RoomsContext,
+  { stateAfter }: SyncRequest,
+  { roomId, since, position, snapshotId }: RoomRange,
 ): Promise<readonly StoredEvent[]> {
-  return since === undefined ? [] : restoredEvents(ctx.database.pool, roomId, { from: since, to: position });
+  if (since === undefined) return [];
+  const restored = await restoredEvents(pool, roomId, { from: since, to: position });
+  const keys = restored.flatMap(({ pdu }) => (isStateEvent(pdu) ? [[pdu.type, pdu.state_key] as const] : []));
+  if (stateAfter || keys.length === 0) return restored;
+  const standing = new Set((await lookUpManyInSnapshot(pool, snapshotId, keys)).values());
+  return restored.filter(({ eventId, pdu }) => !isStateEvent(pdu) || standing.has(eventId));
 }
 
 /** The position before the first event. */

@@ -144,6 +144,40 @@ describe("the pushes behind a resync", () => {
     expect(pushed(victimJoined)[0]).toMatchObject({ state_key: VICTIM, content: { membership: "join" } });
   });
 
+  it("bring what has replaced a state event since that is accepted only now", async () => {
+    const { room, joinEventId, stale } = scene;
+    pushUntilTestEnds(ctx);
+    const victimJoined = resident.fullState(room).get(stateKeyOf("m.room.member", VICTIM)) as EventId;
+    const member = { type: "m.room.member", stateKey: VICTIM };
+    const ban = await resident.send(
+      room,
+      { sender: MALLORY, ...member, content: { membership: "ban" } },
+      { authEvents: [...stale, victimJoined], evenIfRejected: true },
+    );
+    const renamed = await resident.send(
+      room,
+      { sender: VICTIM, ...member, content: { membership: "join", displayname: "Victim" } },
+      { prevEvents: [ban.eventId] },
+    );
+    expect(await isAccepted(renamed.eventId)).toBe(false);
+    const state = resident.fullState(room);
+    const named = ["m.room.create", "m.room.power_levels"].map((type) => state.get(stateKeyOf(type, "")));
+    const founder = state.get(stateKeyOf("m.room.member", resident.founder));
+    const kick = await resident.kick(room, VICTIM, {
+      prevEvents: [...new Set([...room.extremities, renamed.eventId])],
+      authEvents: [...named, founder, victimJoined] as EventId[],
+    });
+    await expect.poll(() => pushed(kick.eventId).length).toBe(1);
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    expect(await isAccepted(renamed.eventId)).toBe(true);
+    const last = await resident.sendMessage(room, resident.founder, "behind the resync");
+    await expect.poll(() => pushed(last.eventId).length).toBe(1);
+    const ofVictim = receiver.events().filter(({ state_key: stateKey }) => stateKey === VICTIM);
+    expect(ofVictim.at(-1)).toMatchObject({ event_id: kick.eventId, content: { membership: "leave" } });
+  });
+
   it("reach a service that was down from before the join to behind the resync", async () => {
     const { room, joinEventId, stale, topic } = scene;
     const wrong = await resident.send(

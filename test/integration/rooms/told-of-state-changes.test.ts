@@ -60,26 +60,31 @@ function topicOf(answers: readonly Body[]): string {
   return answers.flatMap(eventsOf).findLast(({ type }) => type === "m.room.topic")?.content.topic;
 }
 
+/** A topic that builds on a moderator's ban by the other one, whose own ban we don't see. */
+async function enterAndRefuseTopic(): Promise<EventId> {
+  const authEvents = [
+    ofState("m.room.create"),
+    ofState("m.room.power_levels"),
+    ofState("m.room.member", MALLORY),
+    ofState("m.room.member", MODERATOR),
+  ];
+  await resident.ban(room, MALLORY, { push: false });
+  await enter();
+  const wrongBan = await resident.send(
+    room,
+    { sender: MALLORY, type: "m.room.member", stateKey: MODERATOR, content: { membership: "ban" } },
+    { authEvents, evenIfRejected: true },
+  );
+  return await setTopic(MODERATOR, [wrongBan.eventId]);
+}
+
 async function shownTopic(): Promise<string> {
   return (await alice.ok("GET", `rooms/${key(room.roomId)}/state/m.room.topic`)).topic;
 }
 
 describe("a state event that partial state refuses and the full one accepts", () => {
   it("is told to a client, and stands in the room's state", async () => {
-    const authEvents = [
-      ofState("m.room.create"),
-      ofState("m.room.power_levels"),
-      ofState("m.room.member", MALLORY),
-      ofState("m.room.member", MODERATOR),
-    ];
-    await resident.ban(room, MALLORY, { push: false });
-    await enter();
-    const wrongBan = await resident.send(
-      room,
-      { sender: MALLORY, type: "m.room.member", stateKey: MODERATOR, content: { membership: "ban" } },
-      { authEvents, evenIfRejected: true },
-    );
-    const restored = await setTopic(MODERATOR, [wrongBan.eventId]);
+    const restored = await enterAndRefuseTopic();
     expect((await loadEvent(database.pool, restored))?.rejection).not.toBeNull();
     const before = await alice.sync({ filter: LAZY });
     expect(topicOf([before])).toBe("first");
@@ -90,6 +95,21 @@ describe("a state event that partial state refuses and the full one accepts", ()
     expect(eventsOf(after).map(({ event_id: id }) => id)).toContain(restored);
     expect(topicOf([before, after])).toBe(`of ${MODERATOR}`);
     expect(await shownTopic()).toBe(`of ${MODERATOR}`);
+  });
+
+  it("takes nothing from a client that knows what has replaced it", async () => {
+    const restored = await enterAndRefuseTopic();
+    const newer = { type: "m.room.topic", content: { topic: "newer" } };
+    await resident.sendState(room, newer, { prevEvents: [...new Set([...room.extremities, restored])] });
+    const before = await alice.sync({ filter: LAZY });
+    expect(topicOf([before])).toBe("newer");
+
+    await driveResync(sidecar.ctx, room.roomId, joinEventId);
+
+    expect((await loadEvent(database.pool, restored))?.rejection).toBeNull();
+    const after = await alice.sync({ since: before.next_batch, filter: LAZY });
+    expect(await shownTopic()).toBe("newer");
+    expect(topicOf([before, after])).toBe("newer");
   });
 });
 
