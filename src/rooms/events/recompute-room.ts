@@ -31,6 +31,8 @@ export async function recomputeRoom(source: StateSource, room: RoomRow, joinEven
   const extremities = followForwardExtremities();
   const position = await positionOfJoin(source, joinEventId);
   for (const arrival of await arrivalsFrom(source.tx, source.roomId, position)) {
+    // Given up with an earlier join of ours: it has no part in this one.
+    if (arrival.stateAfter === null) continue;
     if (arrival.rejected || arrival.softFailed) extremities.refuse(arrival);
     else extremities.accept(arrival);
   }

@@ -2,12 +2,13 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
+import { recomputeRoom } from "../../../src/rooms/events/recompute-room.ts";
 import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { markPartial } from "../../../src/storage/partial-state.ts";
 import { beginReplay, replayArrivals } from "../../../src/rooms/resync/replay-arrivals.ts";
 import { resyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
-import { forwardExtremities } from "../../../src/storage/rooms.ts";
+import { forwardExtremities, loadRoom } from "../../../src/storage/rooms.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import { driveResync } from "../../support/drive-resync.ts";
 import { openScene } from "../../support/scene.ts";
@@ -123,5 +124,18 @@ describe("replayArrivals", () => {
     expect([...replay.extremities.current()]).toEqual([joinEventId]);
     await driveResync(sidecar.ctx, room.roomId, joinEventId);
     expect(await extremities()).toEqual([eventId]);
+  });
+});
+
+describe("recomputeRoom", () => {
+  it("passes over what was given up with an earlier stay, though it came after the join", async () => {
+    const { pool } = database;
+    const source = { database, tx: pool, roomId: room.roomId, rules: room.rules };
+    const { eventId } = await resident.sendMessage(room, STAYER, "long since");
+    await pool.query("UPDATE events SET state_before = NULL, state_after = NULL WHERE event_id = $1", [eventId]);
+    const row = await loadRoom(pool, room.roomId);
+    if (row === undefined) throw new Error("the room is not stored");
+
+    expect((await recomputeRoom(source, row, joinEventId)).extremities).toEqual([joinEventId]);
   });
 });
