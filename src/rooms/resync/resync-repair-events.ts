@@ -161,7 +161,7 @@ function changeOf({ eventId, rejection }: StoredEvent, verdict: AuthVerdict): Re
   return verdict.allowed ? { eventId, change: "accepted", ...ruleAndReasonOf(rejection) } : undefined;
 }
 
-/** Check 4 does not depend on the state, so what it refused stays refused; check 5 is asked again. */
+/** Checks 4 and 5 are both asked again: an auth event may itself have been refused, or accepted, by its repair. */
 async function judgeAnew(source: StateSource, event: StoredEvent, state: StateMap): Promise<AuthVerdict> {
   return await judgeEvent({ ...source, event: { ...event, rejected: false } }, { state, partial: false });
 }
