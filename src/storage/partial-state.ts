@@ -95,8 +95,8 @@ export async function partialEventIds(c: Connection, ids: readonly EventId[]): P
 }
 
 /**
- * Partial events in an order in which each can be repaired, the earliest arrivals first: its prev_events are known in
- * full, or stand before it.
+ * Partial events in an order in which each can be repaired, the earliest arrivals first: what it builds on and what
+ * authorizes it is known in full, or stands before it.
  */
 export async function nextRepairableEvents(
   c: Connection,
@@ -107,16 +107,16 @@ export async function nextRepairableEvents(
     c,
     // The first to arrive, and those that may stand first, whenever they have arrived.
     `WITH partial AS (
-       SELECT event_id, stream_id, prev_event_ids
+       SELECT event_id, stream_id, prev_event_ids || auth_event_ids AS past_ids
        FROM partial_state_events JOIN events USING (event_id) WHERE partial_state_events.room_id = $1)
      SELECT event_id AS "eventId", ARRAY(
-         SELECT prev.event_id FROM partial_state_events prev WHERE prev.event_id = ANY (prev_event_ids)
-       ) AS "partialPrevEvents"
+         SELECT past.event_id FROM partial_state_events past WHERE past.event_id = ANY (past_ids)
+       ) AS "after"
      FROM (
          (SELECT * FROM partial ORDER BY stream_id LIMIT $2)
        UNION
          (SELECT * FROM partial WHERE NOT EXISTS (
-            SELECT 1 FROM partial_state_events prev WHERE prev.event_id = ANY (prev_event_ids))
+            SELECT 1 FROM partial_state_events past WHERE past.event_id = ANY (past_ids))
           ORDER BY stream_id LIMIT $2)) AS next
      ORDER BY stream_id`,
     [roomId, limit],
@@ -126,8 +126,8 @@ export async function nextRepairableEvents(
 
 export interface RepairableEvent {
   readonly eventId: EventId;
-  /** To be repaired before it. */
-  readonly partialPrevEvents: readonly EventId[];
+  /** Its partial prev_events and auth events, to be repaired before it. */
+  readonly after: readonly EventId[];
 }
 
 /** Events arrive before their prev_events now and then, so that one pass is mostly but not always enough. */
@@ -137,7 +137,7 @@ function inRepairableOrder(events: readonly RepairableEvent[]): readonly Repaira
   while (ordered.size > before) {
     before = ordered.size;
     for (const event of events) {
-      if (event.partialPrevEvents.every((id) => ordered.has(id)) && !ordered.has(event.eventId)) {
+      if (event.after.every((id) => ordered.has(id)) && !ordered.has(event.eventId)) {
         ordered.set(event.eventId, event);
       }
     }

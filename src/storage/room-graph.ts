@@ -39,23 +39,24 @@ export async function supersededBy(
 }
 
 /**
- * Those of the ids that are the event itself, or events known on partial state only that build on it. In room versions 1
- * and 2, whose ids are chosen, an event can be made to build on itself.
+ * Those of the ids that are the event itself, or events known on partial state only that build on it or are authorized
+ * by it. In room versions 1 and 2, whose ids are chosen, an event can be made to build on itself.
  */
 export async function partialDescendantsAmong(
   c: Connection,
   ids: readonly EventId[],
-  eventId: EventId,
+  { eventId, roomId }: { readonly eventId: EventId; readonly roomId: RoomId },
 ): Promise<Set<EventId>> {
   const rows = await queryRows<{ id: EventId }>(
     c,
     `WITH RECURSIVE above AS (
          SELECT $2::text AS id
        UNION
-         SELECT child.event_id FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.id]
-         JOIN partial_state_events ON partial_state_events.event_id = child.event_id)
+         SELECT child.event_id FROM partial_state_events JOIN events child USING (event_id)
+         JOIN above ON above.id = ANY (child.prev_event_ids || child.auth_event_ids)
+         WHERE partial_state_events.room_id = $3)
      SELECT id FROM above WHERE id = ANY ($1::text[])`,
-    [ids, eventId],
+    [ids, eventId, roomId],
   );
   return new Set(rows.map((row) => row.id));
 }

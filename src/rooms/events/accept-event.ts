@@ -1,6 +1,7 @@
-import { prevEventIds, type Event } from "../../matrix/event.ts";
+import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
+import { splitStateKey, type StateKey } from "../../matrix/state.ts";
 import { transaction, type Connection } from "../../storage/database.ts";
 import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
@@ -110,7 +111,8 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
   const advance = await advanceRoom(ctx, source, judged, { event, accepted, after });
   // Who was in the room before is told too: a kick takes its target's server out of the room. Only ours are sent.
   const isOurs = accepted && judged.origin === ctx.serverName;
-  const serversBefore = isOurs ? await joinedServers(tx, roomId) : [];
+  const movesMembers = [...(advance?.change.changes.keys() ?? [])].some(isMemberKey);
+  const serversBefore = isOurs && movesMembers ? await joinedServers(tx, roomId) : [];
 
   const streamId = await takeStreamPositions(tx, 1);
   const place = {
@@ -132,6 +134,10 @@ async function placeEvent(ctx: RoomsContext, source: StateSource, judged: Judged
     await noteOwnEventDestinations(tx, roomId, { eventId: event.eventId, streamId, servers });
   }
   return { ...event, ...place, outlier: false };
+}
+
+function isMemberKey(key: StateKey): boolean {
+  return splitStateKey(key)[0] === "m.room.member";
 }
 
 interface Advance {
@@ -182,7 +188,7 @@ interface Past {
 async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> {
   const { event, foreign = [] } = input;
   const ids = prevEventIds(event.pdu);
-  await requireAcyclic(source, event, ids);
+  await requireAcyclic(source, event);
   const known = await loadEvents(source.tx, ids);
   const told = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
@@ -204,12 +210,13 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
 }
 
 /**
- * Partial events that build on each other in a ring could never be repaired, each of them behind the others, so that the
+ * Partial events that build on or authorize each other in a ring could never be repaired, each of them behind the others, so that the
  * room would stay partial for ever. The event that closes a ring has a past that nobody can ever tell.
  */
-async function requireAcyclic({ tx, rules, partialFor }: StateSource, { eventId }: Event, ids: readonly EventId[]) {
+async function requireAcyclic({ tx, rules, partialFor }: StateSource, event: Event): Promise<void> {
   if (partialFor === undefined || rules.eventIdFormat !== "chosen-by-sender") return;
-  const behind = await partialDescendantsAmong(tx, ids, eventId);
+  const past = [...prevEventIds(event.pdu), ...authEventIds(event.pdu)];
+  const behind = await partialDescendantsAmong(tx, past, event);
   if (behind.size > 0) throw new PrevEventsMissing([...behind]);
 }
 

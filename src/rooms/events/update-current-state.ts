@@ -56,22 +56,41 @@ export async function computeCurrentState(
 }
 
 /**
+ * The memberships that follow from the change, whose events are stored. Thousands of them are done before the
+ * transaction takes its position, for which everyone else would wait.
+ */
+export async function applyMemberships(
+  ctx: RoomsContext,
+  source: StateSource,
+  change: CurrentStateChange,
+): Promise<readonly MembershipChange[]> {
+  const memberships = await membershipChanges(source, memberChanges(change.changes));
+  await applyMembershipChanges(source.tx, source.roomId, memberships);
+  await forgetDeviceListsOf(ctx, source, memberships);
+  return memberships;
+}
+
+interface CurrentStateNews {
+  readonly streamId: bigint;
+  /** The changes that clients are told; memberships of our own users are always told. */
+  readonly told: CurrentStateChange["changes"];
+  /** Where {@link applyMemberships} was called before. */
+  readonly applied?: readonly MembershipChange[];
+}
+
+/**
  * Makes it the room's current state, with the memberships that follow, and tells the streams. Among a transaction's
  * last steps: the events of the change are stored, and its position is taken.
- *
- * @param told the changes that clients are told; memberships of our own users are always told
  */
 export async function applyCurrentState(
   ctx: RoomsContext,
   source: StateSource,
   change: CurrentStateChange,
-  { streamId, told }: { readonly streamId: bigint; readonly told: CurrentStateChange["changes"] },
+  { streamId, told, applied }: CurrentStateNews,
 ): Promise<void> {
   if (change.snapshotId === change.previousSnapshotId) return;
   await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
-  const memberships = await membershipChanges(source, memberChanges(change.changes));
-  await applyMembershipChanges(source.tx, source.roomId, memberships);
-  await forgetDeviceListsOf(ctx, source, memberships);
+  const memberships = applied ?? (await applyMemberships(ctx, source, change));
   const { roomId } = source;
   await appendCurrentStateDeltas(
     source.tx,

@@ -29,7 +29,7 @@ import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.t
 import { AuthEventsMissing, judgeEvent } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
-import { applyCurrentState, computeCurrentState } from "../events/update-current-state.ts";
+import { applyCurrentState, applyMemberships, computeCurrentState } from "../events/update-current-state.ts";
 
 export type JoinStored =
   /** The room is new to us, or was left: this join decides what we know of it. */
@@ -130,6 +130,7 @@ async function enter(
   const room = await lockRoom(tx, roomId);
   const change = await computeCurrentState(source, room?.currentSnapshotId ?? null, [after]);
 
+  const applied = await applyMemberships(ctx, source, change);
   const position = await currentStreamPosition(tx);
   const streamId = await takeStreamPositions(tx, 1);
   await insertTimelineEvent(tx, {
@@ -141,7 +142,7 @@ async function enter(
     streamId,
   });
   await setForwardExtremities(tx, roomId, [join.eventId]);
-  await applyCurrentState(ctx, source, change, { streamId, told: change.changes });
+  await applyCurrentState(ctx, source, change, { streamId, told: change.changes, applied });
   if (whole) return { kind: "entered", partial: false };
 
   const { eventId: joinEventId } = join;

@@ -15,7 +15,7 @@ import { reachMissedServers } from "./reach-missed-servers.ts";
 import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import type { StateSource } from "../events/state-before-event.ts";
-import { applyCurrentState, type CurrentStateChange } from "../events/update-current-state.ts";
+import { applyCurrentState, applyMemberships, type CurrentStateChange } from "../events/update-current-state.ts";
 import { beginReplay, replayArrivals, type ReplayedArrivals } from "./replay-arrivals.ts";
 import { tellOfChanges } from "./tell-of-changes.ts";
 
@@ -79,12 +79,13 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   await assertStored(source, change);
 
   const told = await newsForClients(ctx, source, change);
-  const streamId = await takeStreamPositions(tx, 1);
   await setForwardExtremities(tx, roomId, extremities);
-  await applyCurrentState(ctx, source, change, { streamId, told });
+  const applied = await applyMemberships(ctx, source, change);
+  await reachMissedServers(ctx, source, target);
+  const streamId = await takeStreamPositions(tx, 1);
+  await applyCurrentState(ctx, source, change, { streamId, told, applied });
   const changes = replay.softFailures.map((failure) => ({ ...failure, change: "soft-failed" as const }));
   await tellOfChanges(ctx, source, { streamId, changes });
-  await reachMissedServers(ctx, source, target);
   await deviceListsAfterResync(ctx, tx, { partial, streamId });
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);

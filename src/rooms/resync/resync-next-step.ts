@@ -64,8 +64,8 @@ function repairableNow(
   lacking: ReadonlyMap<EventId, readonly EventId[]>,
 ): readonly EventId[] {
   const repairable = new Set<EventId>();
-  for (const { eventId, partialPrevEvents } of events) {
-    if (!lacking.has(eventId) && partialPrevEvents.every((id) => repairable.has(id))) repairable.add(eventId);
+  for (const { eventId, after } of events) {
+    if (!lacking.has(eventId) && after.every((id) => repairable.has(id))) repairable.add(eventId);
   }
   return [...repairable];
 }
@@ -88,10 +88,12 @@ async function statesLacking(
     if (hasState(prev, roomId)) continue;
     if (prev === undefined || !(await isStateWhole(connection, roomId, id))) missing.add(id);
   }
+  // In the order of the events, so that what the join lacks is fetched before what somebody else's event does.
   return new Map(
-    [...events.values()].flatMap((event) => {
-      const lacking = prevEventIds(event.pdu).filter((id) => missing.has(id));
-      return lacking.length === 0 ? [] : [[event.eventId, lacking] as const];
+    repairable.flatMap(({ eventId }) => {
+      const event = events.get(eventId);
+      const lacking = event === undefined ? [] : prevEventIds(event.pdu).filter((id) => missing.has(id));
+      return lacking.length === 0 ? [] : [[eventId, lacking] as const];
     }),
   );
 }

@@ -1,5 +1,5 @@
 import type { AuthVerdict } from "../../matrix/authorization/verdict.ts";
-import { prevEventIds, type Event } from "../../matrix/event.ts";
+import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { StateMap } from "../../matrix/state.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
@@ -131,7 +131,8 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   const event = await loadEvent(tx, eventId);
   if (event === undefined || !(await partialEventIds(tx, [eventId])).has(eventId)) return undefined;
   const prevIds = prevEventIds(event.pdu);
-  if ((await partialEventIds(tx, prevIds)).size > 0) return undefined;
+  // Of an auth event the verdict counts, which its repair may change.
+  if ((await partialEventIds(tx, [...prevIds, ...authEventIds(event.pdu)])).size > 0) return undefined;
 
   const known = await loadEvents(tx, prevIds);
   const placed = [...known.values()].filter((prev) => hasState(prev, source.roomId));

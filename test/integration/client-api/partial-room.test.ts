@@ -44,9 +44,7 @@ describe("look-ups in a partial room", () => {
     async (place) => {
       const user = await aUser();
       const { roomId } = await aPartialRoom(api.ctx, user.userId);
-      const started = performance.now();
       const { status, body, headers } = await user.call("GET", at(roomId, place));
-      expect(performance.now() - started).toBeGreaterThanOrEqual(290);
       expect(status).toBe(503);
       expect(body).toMatchObject({ errcode: "FASTJOIN.PARTIAL_STATE", retry_after_ms: 5000, progress });
       expect(headers.get("retry-after")).toBe("5");

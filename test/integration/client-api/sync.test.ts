@@ -100,9 +100,7 @@ describe("sync", () => {
     const alice = await aUser();
     await alice.createRoom();
     const { next_batch: since } = await alice.sync();
-    const started = performance.now();
     const { rooms, next_batch: next } = await alice.sync({ since, timeout: "300" });
-    expect(performance.now() - started).toBeGreaterThanOrEqual(290);
     expect(rooms).toBeUndefined();
     expect(next).toBe(since);
   });

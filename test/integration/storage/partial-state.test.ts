@@ -157,6 +157,14 @@ describe("nextRepairableEvents", () => {
     expect(await next(roomId, 1)).toEqual(["$y"]);
   });
 
+  it("puts an event behind the partial events that authorize it", async () => {
+    const roomId = await aPartialRoom();
+    await storeInTimeline(database, anEvent(roomId, "$judged", { prev_events: [], auth_events: ["$authorizing"] }));
+    await markPartial(pool, roomId, "$judged");
+    await aPartialEvent(roomId, "$authorizing");
+    expect(await next(roomId, 10)).toEqual(["$authorizing", "$judged"]);
+  });
+
   it("puts an event that has arrived before its prev_events behind them", async () => {
     const roomId = await aPartialRoom();
     await aPartialEvent(roomId, "$last", ["$middle"]);
