@@ -88,6 +88,17 @@ describe("sync of a partial room", () => {
     expect(membersIn(anew.state.events)).toEqual([BOB]);
   });
 
+  it("has the senders' members from their events in pages of messages and around an event, too", async () => {
+    const user = await aUser();
+    const { roomId, receive } = await aPartialRoom(api.ctx, user.userId);
+    const eventId = await receive(BOB, "hello");
+    const filter = JSON.stringify({ lazy_load_members: true });
+    const page = await user.ok("GET", at(roomId, "messages"), { query: { dir: "b", filter } });
+    expect(membersIn(page.state)).toContain(BOB);
+    const around = await user.ok("GET", at(roomId, `context/${key(eventId)}`), { query: { filter } });
+    expect(membersIn(around.state)).toContain(BOB);
+  });
+
   it("tells lazy-loading clients of the end of the resync, with the number of members", async () => {
     const user = await aUser();
     const { roomId, complete } = await aPartialRoom(api.ctx, user.userId);

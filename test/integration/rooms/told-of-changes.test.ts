@@ -89,7 +89,7 @@ describe("an event of ours that the full state rejects", () => {
   it("is told to its sender, goes to no further server, and can be read about later", async () => {
     const levels = { users: { [resident.founder]: 100, [MALLORY]: 50, [alice.userId]: 50 } };
     await wrongState("m.room.power_levels", levels);
-    resident.trouble({ kind: "refuse", at: "send", status: 503 });
+    resident.trouble({ kind: "hold", at: "send" });
     const path = `rooms/${key(room.roomId)}/state/m.room.topic`;
     const { event_id: eventId } = await alice.ok("PUT", path, { body: { topic: "mine" } });
     const { next_batch: since } = await alice.sync();
@@ -112,6 +112,37 @@ describe("an event of ours that the full state rejects", () => {
     expect(changes).toContainEqual(
       expect.objectContaining({ eventId, change: "rejected", rule: notice.content.rule, type: "m.room.topic" }),
     );
+  });
+});
+
+describe("an event of ours that the full state soft-fails", () => {
+  it("is told to its sender, and is delivered all the same", async () => {
+    const LEAVER: UserId = "@leaver:server-002.rooms.test";
+    const other = resident.hostRoom({ members: 330 + rooms });
+    const levels = (users: Body): Body => ({ type: "m.room.power_levels", content: { users } });
+    await alice.ok("POST", `join/${key(other.roomId)}`, { body: {}, query: { via: resident.serverName } });
+    await resident.join(other, LEAVER);
+    await resident.sendState(other, levels({ [resident.founder]: 100, [LEAVER]: 50 }));
+    const { eventId: fork } = await resident.sendMessage(other, resident.founder, "the last that the leaver saw");
+    await resident.leave(other, LEAVER);
+    // It came after the leave, beside it, and all that alice may do rests on it.
+    const users = { [resident.founder]: 100, [LEAVER]: 50, [alice.userId]: 50 };
+    await resident.send(other, { sender: LEAVER, stateKey: "", ...levels(users) }, { prevEvents: [fork] });
+    resident.trouble({ kind: "hold", at: "send" });
+    const path = `rooms/${key(other.roomId)}/state/m.room.topic`;
+    const { event_id: eventId } = await alice.ok("PUT", path, { body: { topic: "mine" } });
+    const { next_batch: since } = await alice.sync();
+
+    const wanted = sidecar.wanted.findLast(({ roomId }) => roomId === other.roomId);
+    await driveResync(sidecar.ctx, other.roomId, wanted?.joinEventId as EventId);
+
+    resident.clearTrouble();
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, softFailed: true });
+    const { to_device } = await alice.sync({ since });
+    const [notice] = to_device.events.filter((event: Body) => event.type === "org.fastjoin.event_refused");
+    expect(notice.content).toMatchObject({ event_id: eventId, outcome: "soft-failed" });
+    const { rows } = await database.pool.query("SELECT 1 FROM outbox WHERE event_id = $1", [eventId]);
+    expect(rows).not.toEqual([]);
   });
 });
 
