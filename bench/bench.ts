@@ -134,7 +134,9 @@ async function play(stage: Stage, plan: Plan): Promise<void> {
     }
   }
   const receiving: ReceivingFigures[] = [];
-  for (const { product, client } of plan.receivingMembers === undefined ? [] : field.competitors) {
+  // Of Synapse nothing is measured here: it does not take every event of transactions that come one upon the other.
+  const receivers = field.competitors.filter(({ product }) => product.name === "Fastjoin");
+  for (const { product, client } of plan.receivingMembers === undefined ? [] : receivers) {
     const { resident } = field;
     say(`${product.name} receives messages`);
     receiving.push(await measureReceiving({ product, client, resident, members: plan.receivingMembers ?? 0 }));
