@@ -75,9 +75,3 @@ function matchesType(type: string, pattern: string): boolean {
 export function passesRoomFilter(roomId: string, { rooms, not_rooms }: RoomFilter): boolean {
   return (rooms === undefined || rooms.includes(roomId)) && !(not_rooms ?? []).includes(roomId);
 }
-
-/** True where a filter can refuse events by what they are. */
-export function isSelective(filter: EventFilter): boolean {
-  const { types, not_types, senders, not_senders, contains_url } = filter;
-  return [types, not_types, senders, not_senders, contains_url].some((member) => member !== undefined);
-}

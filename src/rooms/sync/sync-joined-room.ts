@@ -8,7 +8,7 @@ import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
 import type { ClientEvent } from "../read/client-event.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import type { RoomsContext } from "../context.ts";
-import { isSelective } from "../read/event-filter.ts";
+import { passesFilter } from "../read/event-filter.ts";
 import { goneStateEvents } from "../read/gone-state.ts";
 import { visibleEvents } from "../read/history-visibility.ts";
 import { stateForSync } from "./sync-state.ts";
@@ -92,8 +92,11 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
   });
   const arrived = page.events.toReversed();
   const limited = page.next !== undefined;
-  const restored = limited || isSelective(filter) ? [] : await restoredSince(ctx, request, range);
-  const events = [...(await visibleEvents(ctx, viewer, restored)), ...arrived];
+  const restored = limited ? [] : await restoredSince(ctx, request, range);
+  const events = [
+    ...(await visibleEvents(ctx, viewer, restored)).filter(({ pdu }) => passesFilter(pdu, filter)),
+    ...arrived,
+  ];
   const state = await stateForSync(ctx, request, { ...range, timeline: events, limited });
   const gone = await goneSince(ctx, request, range);
   const device = request.requester;

@@ -141,6 +141,12 @@ describe("sync of a partial room", () => {
     ]);
     const next = (await user.sync({ since, filter: LAZY })).rooms.join[roomId];
     expect(idsOf(next.timeline.events)).toEqual([right]);
+    const filtered = async (types: readonly string[]): Promise<Body> => {
+      const filter = JSON.stringify({ room: { state: { lazy_load_members: true }, timeline: { types } } });
+      return (await user.sync({ since, filter })).rooms.join[roomId].timeline.events;
+    };
+    expect(idsOf(await filtered(["m.room.message"]))).toEqual([right]);
+    expect(await filtered(["m.room.topic"])).toEqual([]);
     expect((await user.call("GET", at(roomId, `event/${key(wrong)}`))).status).toBe(404);
     expect(await user.ok("GET", at(roomId, `event/${key(right)}`))).toMatchObject({ sender: CHARLIE });
     const anew = idsOf((await user.sync()).rooms.join[roomId].timeline.events);
