@@ -1,8 +1,7 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
-import { prevEventIds } from "../../matrix/event.ts";
-import { hasState, loadEvents } from "../../storage/events.ts";
 import type { RoomsContext } from "../context.ts";
 import { fillGap } from "../fetch/fill-gap.ts";
+import { missingPrevEvents } from "../fetch/missing-prev-events.ts";
 import type { JoinAnswer } from "./send-join.ts";
 
 /**
@@ -12,9 +11,7 @@ import type { JoinAnswer } from "./send-join.ts";
  */
 export async function fillGapBeforeJoin(ctx: RoomsContext, { server, join, rules }: JoinAnswer): Promise<void> {
   try {
-    const ids = prevEventIds(join.pdu);
-    const known = await loadEvents(ctx.database.pool, ids);
-    const missing = ids.filter((id) => !hasState(known.get(id), join.roomId));
+    const missing = await missingPrevEvents(ctx, join);
     if (missing.length > 0) await fillGap(ctx, { origin: server, rules, event: join, missing });
   } catch (error) {
     const level = error instanceof FederationFailure ? "info" : "error";

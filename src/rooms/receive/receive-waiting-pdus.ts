@@ -1,13 +1,12 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { FederationFailure } from "../../federation-client/failures.ts";
-import { depthOf, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
+import { depthOf, type Event, type Pdu } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import { isJsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { hasState, loadEvents } from "../../storage/events.ts";
 import { forgetStaleJoins } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
@@ -27,6 +26,7 @@ import { notAnswered } from "../fetch/answered-gaps.ts";
 import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
 import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
+import { missingPrevEvents } from "../fetch/missing-prev-events.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 
 /** Between two looks at the table. */
@@ -276,12 +276,6 @@ async function serversToAsk(ctx: RoomsContext, waiting: WaitingPdu, event: Event
 function othersInTurn(servers: readonly ServerName[], turn: number): readonly ServerName[] {
   const start = (turn * MOST_OTHERS) % Math.max(1, servers.length);
   return [...servers.slice(start), ...servers.slice(0, start)].slice(0, MOST_OTHERS);
-}
-
-async function missingPrevEvents(ctx: RoomsContext, event: Event): Promise<readonly EventId[]> {
-  const ids = prevEventIds(event.pdu);
-  const known = await loadEvents(ctx.database.pool, ids);
-  return ids.filter((id) => !hasState(known.get(id), event.roomId));
 }
 
 interface Past {
