@@ -1,34 +1,14 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { namedTestsIn, notThere, readPage } from "../../support/named-tests.ts";
 
-const ROOT = join(import.meta.dirname, "../../..");
-
-interface Reference {
-  readonly file: string;
-  readonly names: readonly string[];
-}
-
-/** `file`: "name", "name" */
-function referencesIn(page: string): readonly Reference[] {
-  const matches = page.matchAll(/`([a-z0-9/-]+)`: ("[^"]+"(?:, "[^"]+")*)/g);
-  return [...matches].map(([, file = "", names = ""]) => ({
-    file,
-    names: [...names.matchAll(/"([^"]+)"/g)].map(([, name = ""]) => name),
-  }));
-}
-
-const references = referencesIn(readFileSync(join(ROOT, "docs/faster-joins.md"), "utf8"));
+const named = namedTestsIn(readPage("faster-joins"));
 
 describe("docs/faster-joins.md", () => {
   it("names tests in every section", () => {
-    expect(references.length).toBeGreaterThan(30);
+    expect(named.length).toBeGreaterThan(30);
   });
 
-  it.each(references)("names tests that are there: $file", ({ file, names }) => {
-    const path = join(ROOT, "test", `${file}.test.ts`);
-    expect(existsSync(path), `${file}.test.ts`).toBe(true);
-    const source = readFileSync(path, "utf8");
-    for (const name of names) expect(source).toContain(name);
+  it.each(named)("names tests that are there: $file", (tests) => {
+    expect(notThere(tests)).toEqual([]);
   });
 });

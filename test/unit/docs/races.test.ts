@@ -1,25 +1,19 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { notThere, readPage, type NamedTests } from "../../support/named-tests.ts";
 
-const ROOT = join(import.meta.dirname, "../../..");
-
-interface Reference {
+interface NamedForPair extends NamedTests {
   readonly pair: string;
-  readonly file: string;
-  /** Parts of the tests' names, which are split at their commas. */
-  readonly words: readonly string[];
 }
 
-/** The last column of a row: `file` words, words; `file` words */
-function referencesIn(page: string): readonly Reference[] {
+/** The last column of a row: `file` words, words; `file` words. Words are a part of a title, split at its commas. */
+function namedForPairs(page: string): readonly NamedForPair[] {
   const rows = page.split("\n").filter((line) => line.startsWith("| ") && line.split("|").length === 6);
   return rows.flatMap((row) => {
     const [, pair = "", , , tests = ""] = row.split("|").map((cell) => cell.trim());
     return [...tests.matchAll(/`([a-z-]+)`([^`]*)/g)].map(([, file = "", names = ""]) => ({
       pair,
-      file,
-      words: names
+      file: `integration/rooms/races/${file}`,
+      titles: names
         .split(/[,;]\s/)
         .map((name) => name.replace(/;$/, "").trim())
         .filter((name) => name !== ""),
@@ -27,17 +21,14 @@ function referencesIn(page: string): readonly Reference[] {
   });
 }
 
-const references = referencesIn(readFileSync(join(ROOT, "docs/races.md"), "utf8"));
+const named = namedForPairs(readPage("races"));
 
 describe("docs/races.md", () => {
   it("names a test for each pair", () => {
-    expect(references.length).toBeGreaterThan(40);
+    expect(named.length).toBeGreaterThan(40);
   });
 
-  it.each(references)("names tests that are there: $pair", ({ file, words }) => {
-    const path = join(ROOT, "test/integration/rooms/races", `${file}.test.ts`);
-    expect(existsSync(path), path).toBe(true);
-    const source = readFileSync(path, "utf8");
-    for (const name of words) expect(source).toContain(name);
+  it.each(named)("names tests that are there: $pair", (tests) => {
+    expect(notThere(tests)).toEqual([]);
   });
 });
