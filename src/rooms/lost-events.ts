@@ -5,6 +5,8 @@ import type { RoomsContext } from "./context.ts";
 const LOSSES = [
   /** Nobody could tell its past for a day. */
   "past-unknown",
+  /** Nobody could tell the key of its server for an hour. */
+  "key-unknown",
   /** More of the room's events waited for their past than are kept. */
   "too-many-wait",
   /** It came with the answer to a join, and was not genuine, or built upon one that was not. */

@@ -3,7 +3,8 @@ import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
-type WaitingReason = "join-under-way" | "missing-prev-events";
+/** What waits for a join or for a key has not been checked yet, and stands under an id of its own. */
+type WaitingReason = "join-under-way" | "missing-keys" | "missing-prev-events";
 
 /** A PDU that can't be handled yet. Times are milliseconds since the epoch. */
 export interface WaitingPdu {

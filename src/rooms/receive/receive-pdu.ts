@@ -11,9 +11,10 @@ import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { fetchEvents } from "../fetch/fetch-events.ts";
 import { fillGap } from "../fetch/fill-gap.ts";
+import { reportLostEvents } from "../lost-events.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { inGapTurn } from "./gap-turns.ts";
-import { keepWaiting } from "./keep-waiting.ts";
+import { keepUnchecked, keepWaiting } from "./keep-waiting.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { receiveRemoval } from "./receive-removal.ts";
 import { isServerAllowed } from "./server-acl.ts";
@@ -29,7 +30,7 @@ export interface ReceivedPdu {
 export type PduReceived =
   /** In the timeline: accepted, soft-failed or rejected, which the sender is not told; or beside it (`receive-removal.ts`). */
   | { readonly kind: "stored"; readonly event: StoredEvent }
-  /** Kept until its past is known. */
+  /** Kept until its past is known, or its server's key. */
   | { readonly kind: "waiting"; readonly eventId: EventId }
   | { readonly kind: "dropped"; readonly eventId?: EventId; readonly reason: string };
 
@@ -38,23 +39,42 @@ export type PduReceived =
  * 1.–3. format, signatures, content hash (`verify-pdus.ts`), and the room's server ACL;
  * then what is missing of its past: auth events from the sender, prev_events by `/get_missing_events`;
  * 4.–6. the auth rules, and its place in the room (`accept-event.ts`).
- * An event whose past stays unknown is kept in `waiting_pdus` (`receive-waiting-pdus.ts`), never dropped.
+ * An event whose past stays unknown, or for whose signature no key can be had just now, is kept in `waiting_pdus`
+ * (`receive-waiting-pdus.ts`), never dropped.
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
  */
-export async function receivePdu(ctx: RoomsContext, received: ReceivedPdu): Promise<PduReceived> {
+export async function receivePdu(ctx: RoomsContext, input: ReceivedPdu): Promise<PduReceived> {
+  const received = await receiveUnchecked(ctx, input);
+  if (received.kind !== "unproved") return received;
+  const { eventId, reason } = received;
+  const { roomId, origin, pdu } = input;
+  ctx.logger.info({ roomId, origin, eventId, reason }, "a PDU waits for its server's key");
+  const receivedAt = ctx.now();
+  await keepUnchecked(ctx, { roomId, origin, pdu, reason: "missing-keys", receivedAt, retryAt: receivedAt });
+  return { kind: "waiting", eventId };
+}
+
+/** Nothing could be proved for the event or against it: its server's key could not be had. */
+interface Unproved {
+  readonly kind: "unproved";
+  readonly eventId: EventId;
+  readonly reason: string;
+}
+
+async function receiveUnchecked(ctx: RoomsContext, received: ReceivedPdu): Promise<PduReceived | Unproved> {
   const { origin, roomId, rules, pdu } = received;
   const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus: [pdu] });
   const [event] = events;
-  if (event === undefined) {
-    const [drop] = dropped;
-    const id = drop?.eventId === undefined ? {} : { eventId: drop.eventId };
-    return { kind: "dropped", ...id, reason: drop?.reason ?? "it could not be read" };
+  const [drop] = dropped;
+  const eventId = event?.eventId ?? drop?.eventId;
+  if (eventId !== undefined && !(await isServerAllowed(ctx, roomId, origin))) {
+    return { kind: "dropped", eventId, reason: "the server is banned from the room by its ACL" };
   }
-  if (!(await isServerAllowed(ctx, roomId, origin))) {
-    return { kind: "dropped", eventId: event.eventId, reason: "the server is banned from the room by its ACL" };
-  }
-  return await receiveVerifiedEvent(ctx, { origin, rules, event });
+  if (event !== undefined) return await receiveVerifiedEvent(ctx, { origin, rules, event });
+  const reason = drop?.reason ?? "it could not be read";
+  if (drop?.kind === "no-key" && eventId !== undefined) return { kind: "unproved", eventId, reason };
+  return { kind: "dropped", ...(eventId === undefined ? {} : { eventId }), reason };
 }
 
 /** From the third check on. */
@@ -138,10 +158,13 @@ export async function receiveKeptPdus(ctx: RoomsContext, roomId: RoomId): Promis
   }
 }
 
+/** A server whose key nobody could tell for so long is taken to be gone; later events bring back what was lost. */
+const KEYS_WITHIN_MS = 60 * 60_000;
+
 /**
- * One of these: it is received like any other, or waits on under its own id.
+ * One of these, or one that waits for a key: it is received like any other, or waits on under its own id.
  *
- * @returns false if it is kept on, for a join that is under way
+ * @returns false if it is kept on: for a join that is under way, or for want of a key
  */
 export async function receiveKeptPdu(ctx: RoomsContext, waiting: WaitingPdu): Promise<boolean> {
   const { pool } = ctx.database;
@@ -153,7 +176,12 @@ export async function receiveKeptPdu(ctx: RoomsContext, waiting: WaitingPdu): Pr
   const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
   if (joining && !weAreIn) return false;
   if (rules !== undefined && weAreIn) {
-    const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
+    const result = await receiveUnchecked(ctx, { origin, roomId, rules, pdu });
+    if (result.kind === "unproved" && ctx.now() - waiting.receivedAt <= KEYS_WITHIN_MS) return false;
+    if (result.kind === "unproved") {
+      const { eventId, reason } = result;
+      reportLostEvents(ctx, { loss: "key-unknown", roomId, eventIds: [eventId], reason });
+    }
     if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
   }
   await deleteKeptPdu(pool, waiting);

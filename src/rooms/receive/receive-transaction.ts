@@ -1,9 +1,8 @@
 import { prevEventIds } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
-import { sha256Base64 } from "../../matrix/hashes.ts";
 import { isEventId, isRoomId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
-import { isJsonObject, stringifyJson, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
@@ -11,7 +10,7 @@ import { receivedTransaction, storeReceivedTransaction } from "../../storage/rec
 import { roomRules } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
-import { keepWaiting } from "./keep-waiting.ts";
+import { keepUnchecked } from "./keep-waiting.ts";
 import { receivePdu } from "./receive-pdu.ts";
 import { receiveRefusals } from "./receive-refusals.ts";
 
@@ -107,24 +106,14 @@ function inGraphOrder(pdus: readonly JsonObject[], rules: RoomVersionRules): rea
 }
 
 /**
- * The room's version, and with it the events' ids, may not be known before the join is stored. And nothing is checked
- * yet: under ids of their own, so that no server can put something else in the place of an event to come.
- */
+ * The room's version, and with it the events' ids, may not be known before the join is stored. */
 async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: RoomPdus): Promise<TransactionResults> {
   const results: Record<EventId, { error?: string }> = {};
   const rules = await roomRules(ctx.database.pool, roomId);
   const receivedAt = ctx.now();
   for (const [index, pdu] of (rules === undefined ? pdus : inGraphOrder(pdus, rules)).entries()) {
-    const eventId: EventId = `$kept-${sha256Base64(origin + stringifyJson(pdu))}`;
-    await keepWaiting(ctx, {
-      eventId,
-      roomId,
-      origin,
-      pdu,
-      reason: "join-under-way",
-      receivedAt: receivedAt + index,
-      retryAt: receivedAt,
-    });
+    const reason = "join-under-way";
+    await keepUnchecked(ctx, { roomId, origin, pdu, reason, receivedAt: receivedAt + index, retryAt: receivedAt });
     const id = idOf(pdu, rules);
     if (id !== undefined) results[id] = {};
   }

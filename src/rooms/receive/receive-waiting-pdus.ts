@@ -169,8 +169,9 @@ async function receiveOne(ctx: RoomsContext, waiting: WaitingPdu, stopped: Abort
   switch (waiting.reason) {
     case "missing-prev-events":
       return await receiveWaiting(ctx, waiting, stopped);
+    // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
     case "join-under-way":
-      // The join has handled what it found when it ended; this came too late for that, or a crash ended it.
+    case "missing-keys":
       return (await receiveKeptPdu(ctx, waiting)) || (await postpone(ctx, waiting));
   }
 }

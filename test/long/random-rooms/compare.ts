@@ -45,8 +45,8 @@ export async function compareWithTwin(play: RoomInPlay): Promise<Compared> {
   const differences = [
     ...leftoverDifferences(ours, "ours"),
     ...leftoverDifferences(twin, "twin"),
-    ...lostEvents(ours, play.toldOurs, "ours"),
-    ...lostEvents(twin, play.toldTwin, "twin"),
+    ...lostEvents(play, ours, "ours"),
+    ...lostEvents(play, twin, "twin"),
     ...memberDifferences(ours, "ours"),
     ...eventDifferences(since(ours), twin.timeline, sameArrivals),
     ...(sameArrivals ? roomDifferences(ours, twin) : []),
@@ -64,9 +64,11 @@ function leftoverDifferences({ leftovers }: KnownRoom, of: string): readonly str
 }
 
 /** Whatever a server was sent is in its timeline, by whatever detours. */
-function lostEvents({ timeline }: KnownRoom, told: ReadonlySet<EventId>, of: string): readonly string[] {
+function lostEvents(play: RoomInPlay, { timeline }: KnownRoom, of: "ours" | "twin"): readonly string[] {
   const known = new Set(timeline.map((event) => event.eventId));
-  return [...told].filter((id) => !known.has(id)).map((id) => `${of}: ${id} was sent and is lost`);
+  const told = of === "ours" ? play.toldOurs : play.toldTwin;
+  const why = (id: EventId): string => play.notTaken.get(id) ?? "it was taken";
+  return [...told].filter((id) => !known.has(id)).map((id) => `${of}: ${id} was sent and is lost: ${why(id)}`);
 }
 
 /** The rows by which users and servers are looked up are those of the current state. */

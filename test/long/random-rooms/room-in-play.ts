@@ -21,6 +21,8 @@ export interface RoomInPlay {
   readonly toldOurs: Set<EventId>;
   /** Events that the twin was sent, by whomever. */
   readonly toldTwin: Set<EventId>;
+  /** Why one of the servers would not have an event, as it told the sender. */
+  readonly notTaken: Map<string, string>;
   /** Our join and the twin's. */
   join: EventId | undefined;
   twinJoin: EventId | undefined;
@@ -75,6 +77,7 @@ export function openRoom(stage: Stage, story: Story): RoomInPlay {
     users: members.toSorted(),
     toldOurs: new Set(),
     toldTwin: new Set(),
+    notTaken: new Map(),
     join: undefined,
     twinJoin: undefined,
     end: undefined,

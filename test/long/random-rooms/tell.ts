@@ -74,7 +74,8 @@ async function send(
   { txnId, eventIds }: Transaction,
 ): Promise<void> {
   const pdus = eventIds.map((id): JsonValue => mustKnow(play, id).pdu);
-  await receiveTransaction(server.sidecar.ctx, { origin, txnId, pdus, edus: [] });
+  const results = await receiveTransaction(server.sidecar.ctx, { origin, txnId, pdus, edus: [] });
+  for (const [id, { error }] of Object.entries(results)) if (error !== undefined) play.notTaken.set(id, error);
 }
 
 /** What we made, as our outbox has it, goes to the resident and to the twin. */
