@@ -5,12 +5,21 @@ import { clearBackOff, loadBackOff, storeBackOff } from "../storage/destinations
 import type { DestinationBackOff } from "../storage/destinations.ts";
 import { FederationFailure } from "./failures.ts";
 
+/** What a request is for, as far as back-off tells it apart. */
+export type RequestPurpose = "transaction" | "keys" | "other";
+
 /** Which servers are left alone for a while, since they failed; shared by all processes through the database. */
 export interface Backoff {
-  /** @throws FederationFailure of kind `backing-off` while the server is left alone */
-  check(server: ServerName): Promise<void>;
-  failed(failure: FederationFailure): Promise<void>;
-  succeeded(server: ServerName): Promise<void>;
+  /**
+   * Keys are asked for while transactions alone have failed: a notary that takes none of ours may still be the only one
+   * that knows the keys of a room's events.
+   *
+   * @throws FederationFailure of kind `backing-off` while the server is left alone
+   */
+  check(server: ServerName, purpose: RequestPurpose): Promise<void>;
+  failed(failure: FederationFailure, purpose: RequestPurpose): Promise<void>;
+  /** That a server gives keys does not show that it takes transactions. */
+  succeeded(server: ServerName, purpose: RequestPurpose): Promise<void>;
   /** The server has talked to us, so it may be asked again at once. True if it was being left alone. */
   lift(server: ServerName): Promise<boolean>;
 }
@@ -21,6 +30,11 @@ const GROWTH = 2;
 /** A server that talks to us all the time needs no look into the database each time. */
 const LIFT_AT_MOST_EVERY_MS = 5_000;
 
+interface BackOffStep {
+  readonly purpose: RequestPurpose;
+  readonly now: number;
+}
+
 /**
  * What one more failure makes of a server's back-off. Several requests that were under way together count as one
  * failure: the interval grows only if the last one was over.
@@ -28,14 +42,20 @@ const LIFT_AT_MOST_EVERY_MS = 5_000;
 export function nextBackOff(
   known: DestinationBackOff | undefined,
   failure: FederationFailure,
-  now: number,
+  { purpose, now }: BackOffStep,
 ): DestinationBackOff {
   const { server: serverName, reason: lastError } = failure;
-  if (known !== undefined && known.retryAt > now) return { ...known, lastError };
+  const sendsOnly = purpose === "transaction" && (known === undefined || known.sendsOnly === true);
+  if (known !== undefined && known.retryAt > now) {
+    // The first other request that fails must not wait for as long as many transactions in vain have earned.
+    const widened = known.sendsOnly === true && !sendsOnly;
+    const retryAt = widened ? Math.min(known.retryAt, now + FIRST_INTERVAL_MS) : known.retryAt;
+    return { ...known, retryAt, lastError, sendsOnly };
+  }
   const grown = known === undefined ? FIRST_INTERVAL_MS : known.retryIntervalMs * GROWTH;
   const retryIntervalMs = Math.min(Math.max(grown, failure.retryAfterMs ?? 0), MAX_INTERVAL_MS);
   const failingSince = known?.failingSince ?? now;
-  return { serverName, failingSince, retryAt: now + retryIntervalMs, retryIntervalMs, lastError };
+  return { serverName, failingSince, retryAt: now + retryIntervalMs, retryIntervalMs, lastError, sendsOnly };
 }
 
 export function createBackoff(database: Database, now: () => number): Backoff {
@@ -45,26 +65,27 @@ export function createBackoff(database: Database, now: () => number): Backoff {
   const failing = new LRUCache<ServerName, true>({ max: 10_000 });
 
   return {
-    async check(server) {
+    async check(server, purpose) {
       const known = await loadBackOff(pool, server);
       if (known === undefined) return;
       failing.set(server, true);
+      if (purpose === "keys" && known.sendsOnly === true) return;
       const retryAfterMs = known.retryAt - now();
       if (retryAfterMs <= 0) return;
       const reason = `it is left alone for ${Math.ceil(retryAfterMs / 1000)} s more, since it failed: ${known.lastError}`;
       throw new FederationFailure({ kind: "backing-off", server, reason, retryAfterMs });
     },
-    async failed(failure) {
+    async failed(failure, purpose) {
       const { server } = failure;
       const known = await loadBackOff(pool, server);
-      await storeBackOff(pool, nextBackOff(known, failure, now()));
+      await storeBackOff(pool, nextBackOff(known, failure, { purpose, now: now() }));
       failing.set(server, true);
       liftedAt.delete(server);
     },
-    async succeeded(server) {
+    async succeeded(server, purpose) {
       if (!failing.has(server)) return;
-      await clearBackOff(pool, server);
-      failing.delete(server);
+      const ended = await clearBackOff(pool, server, purpose === "keys");
+      if (ended || purpose !== "keys") failing.delete(server);
     },
     async lift(server) {
       const last = liftedAt.get(server);

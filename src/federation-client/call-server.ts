@@ -1,7 +1,7 @@
 import type { ServerName } from "../matrix/identifiers.ts";
 import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject, JsonValue } from "../matrix/json.ts";
-import type { Backoff } from "./backoff.ts";
+import type { Backoff, RequestPurpose } from "./backoff.ts";
 import type { CallOptions } from "./client.ts";
 import { BodyTooLargeError } from "./decode-body.ts";
 import type { DestinationSlots } from "./destination-slots.ts";
@@ -21,8 +21,8 @@ interface Call<T> {
   readonly limits: Omit<TransportLimits, "signal">;
   /** Takes the body of a good answer. */
   readonly read: (body: AsyncIterable<Uint8Array>) => Promise<T>;
-  /** Any failure counts for the server's back-off: set for an endpoint that has no reason to refuse a good request. */
-  readonly neverRefused?: boolean;
+  /** `other` if left out. Any failure of a transaction counts for the back-off: a good one gives no reason to refuse it. */
+  readonly purpose?: RequestPurpose;
 }
 
 const MAX_ERROR_BYTES = 64 * 1024;
@@ -80,9 +80,10 @@ function limitsOf(defaults: Omit<TransportLimits, "signal">, options: CallOption
 }
 
 async function noteFailure(context: CallContext, call: Call<unknown>, failure: FederationFailure): Promise<void> {
-  if (isServerTrouble(failure) || call.neverRefused === true) await context.backoff.failed(failure);
+  const { purpose = "other" } = call;
+  if (isServerTrouble(failure) || purpose === "transaction") await context.backoff.failed(failure, purpose);
   // A refusal is an answer: the server is there.
-  else if (failure.kind === "refused") await context.backoff.succeeded(failure.server);
+  else if (failure.kind === "refused") await context.backoff.succeeded(failure.server, purpose);
 }
 
 /**
@@ -99,12 +100,13 @@ export async function callServer<T>(
   if (server === context.serverName) {
     throw new FederationFailure({ kind: "unreachable", server, reason: "this is our own name" });
   }
-  if (options.ignoreBackOff !== true) await context.backoff.check(server);
+  const { purpose = "other" } = call;
+  if (options.ignoreBackOff !== true) await context.backoff.check(server, purpose);
   const limits = limitsOf(call.limits, options);
   const release = await context.slots.take(server, options.signal);
   try {
     const result = await context.transport.exchange(server, call.request, limits, readAnswer(server, call));
-    await context.backoff.succeeded(server);
+    await context.backoff.succeeded(server, purpose);
     return result;
   } catch (error) {
     if (error instanceof FederationFailure && error.server === server) await noteFailure(context, call, error);

@@ -64,7 +64,7 @@ export function eventCalls(context: CallContext, options: FederationClientOption
       const content = { ...origin, pdus, ...(edus.length === 0 ? {} : { edus }) };
       const limits = { ...QUICK, timeoutMs: MINUTE_MS, idleMs: MINUTE_MS };
       const call = jsonCall(put(paths.send(txnId), content), limits, transactionResponseOf);
-      return callServer(context, server, { ...call, neverRefused: true }, callOptions);
+      return callServer(context, server, { ...call, purpose: "transaction" }, callOptions);
     },
   };
 }

@@ -39,6 +39,7 @@ export interface KeyRingOptions {
 }
 
 const MAX_SERVERS_IN_MEMORY = 20_000;
+const MAX_QUESTIONS_IN_MEMORY = 50_000;
 const ASK_AGAIN_AFTER_MS = 60_000;
 const SERVERS_PER_NOTARY_REQUEST = 100;
 const NOTARY_REQUESTS_AT_ONCE = 4;
@@ -47,7 +48,10 @@ const SERVERS_ASKED_AT_ONCE = 100;
 interface KeyRingState {
   readonly options: KeyRingOptions;
   readonly keys: LRUCache<ServerName, ServerKeySet>;
-  /** When a server's key was last asked for, by whatever way and with whatever outcome; by server and key id. */
+  /**
+   * When a key was last asked for, with whatever outcome; by who was asked, server and key id. Whom our own back-off has
+   * kept us from asking was not asked.
+   */
   readonly askedAt: LRUCache<string, number>;
   /** Fetches under way, shared by all who want the same server's keys. */
   readonly underWay: Map<ServerName, Promise<void>>;
@@ -84,13 +88,39 @@ async function remember(state: KeyRingState, found: ReadonlyMap<ServerName, Serv
   await storeServerKeys(database.pool, rows);
 }
 
-/** Runs a fetch whose failure is told and leaves its hole. */
-async function tolerant(state: KeyRingState, work: () => Promise<void>): Promise<void> {
+/** Who is asked, and for the keys of which server. */
+interface Question {
+  readonly asked: ServerName;
+  readonly server: ServerName;
+}
+
+/** Whether one of the wanted keys is missing that was not asked for lately. */
+function mayAsk(state: KeyRingState, search: Search, { asked, server }: Question): boolean {
+  const known = state.keys.get(server);
+  const recently = state.options.now() - ASK_AGAIN_AFTER_MS;
+  return [...(search.wanted.get(server) ?? [])].some(
+    (keyId) =>
+      !isFresh(known?.get(keyId), search.atTs) && (state.askedAt.get(`${asked} ${server} ${keyId}`) ?? 0) <= recently,
+  );
+}
+
+/** Asks for keys of the servers. A failure is told and leaves its hole. */
+async function ask(
+  state: KeyRingState,
+  search: Search,
+  { asked, servers }: { readonly asked: ServerName; readonly servers: readonly ServerName[] },
+  fetch: () => Promise<void>,
+): Promise<void> {
   try {
-    await work();
+    await fetch();
   } catch (error) {
     if (!(error instanceof FederationFailure)) throw error;
     state.options.onFailure?.(error);
+    if (error.kind === "backing-off") return;
+  }
+  const now = state.options.now();
+  for (const server of servers) {
+    for (const keyId of search.wanted.get(server) ?? []) state.askedAt.set(`${asked} ${server} ${keyId}`, now);
   }
 }
 
@@ -135,17 +165,16 @@ async function askNotary(
 
 async function askNotaries(state: KeyRingState, servers: readonly ServerName[], search: Search): Promise<void> {
   for (const name of state.options.trustedKeyServers) {
-    const missing = servers.filter((server) => server !== name && !isSatisfied(state, search, server));
+    const missing = servers.filter((server) => server !== name && mayAsk(state, search, { asked: name, server }));
     if (missing.length === 0) continue;
-    await tolerant(state, async () => {
-      const notary = await notaryOf(state, name);
-      const batches: Promise<void>[] = [];
-      for (let at = 0; at < missing.length; at += SERVERS_PER_NOTARY_REQUEST) {
-        const batch = missing.slice(at, at + SERVERS_PER_NOTARY_REQUEST);
-        batches.push(tolerant(state, () => askNotary(state, notary, batch, search)));
-      }
-      await Promise.all(batches);
-    });
+    const notary = notaryOf(state, name);
+    const batches: Promise<void>[] = [];
+    for (let at = 0; at < missing.length; at += SERVERS_PER_NOTARY_REQUEST) {
+      const batch = missing.slice(at, at + SERVERS_PER_NOTARY_REQUEST);
+      const fetch = async (): Promise<void> => askNotary(state, await notary, batch, search);
+      batches.push(ask(state, search, { asked: name, servers: batch }, fetch));
+    }
+    await Promise.all(batches);
   }
 }
 
@@ -153,23 +182,15 @@ async function askNotaries(state: KeyRingState, servers: readonly ServerName[], 
 function startFetch(state: KeyRingState, servers: readonly ServerName[], search: Search): void {
   const notaries = askNotaries(state, servers, search);
   for (const server of servers) {
-    for (const keyId of search.wanted.get(server) ?? []) state.askedAt.set(`${server} ${keyId}`, state.options.now());
+    const itself = { asked: server, server };
     const fetched = notaries
       .then(async () => {
-        if (!isSatisfied(state, search, server)) await tolerant(state, () => askServer(state, server, search));
+        if (!mayAsk(state, search, itself)) return;
+        await ask(state, search, { asked: server, servers: [server] }, () => askServer(state, server, search));
       })
       .finally(() => state.underWay.delete(server));
     state.underWay.set(server, fetched);
   }
-}
-
-/** Whether one of the wanted keys is missing that was not asked for lately. */
-function mayBeAsked(state: KeyRingState, search: Search, server: ServerName): boolean {
-  const known = state.keys.get(server);
-  const recently = state.options.now() - ASK_AGAIN_AFTER_MS;
-  return [...(search.wanted.get(server) ?? [])].some(
-    (keyId) => !isFresh(known?.get(keyId), search.atTs) && (state.askedAt.get(`${server} ${keyId}`) ?? 0) <= recently,
-  );
 }
 
 async function fetchMissing(state: KeyRingState, search: Search): Promise<void> {
@@ -179,7 +200,12 @@ async function fetchMissing(state: KeyRingState, search: Search): Promise<void> 
   // Somebody else's fetch may be for other keys of the same server: what it leaves open is then asked for anew.
   const shared = missing.filter((server) => state.underWay.has(server));
   await Promise.all(shared.flatMap((server) => state.underWay.get(server) ?? []));
-  const open = missing.filter((server) => !state.underWay.has(server) && mayBeAsked(state, search, server));
+  const { trustedKeyServers } = state.options;
+  const open = missing.filter(
+    (server) =>
+      !state.underWay.has(server) &&
+      [server, ...trustedKeyServers].some((asked) => mayAsk(state, search, { asked, server })),
+  );
   if (open.length > 0) startFetch(state, open, search);
   await Promise.all(missing.flatMap((server) => state.underWay.get(server) ?? []));
 }
@@ -203,7 +229,7 @@ export function createKeyRing(options: KeyRingOptions): KeyRing {
   const state: KeyRingState = {
     options,
     keys: new LRUCache({ max: MAX_SERVERS_IN_MEMORY }),
-    askedAt: new LRUCache({ max: MAX_SERVERS_IN_MEMORY }),
+    askedAt: new LRUCache({ max: MAX_QUESTIONS_IN_MEMORY }),
     underWay: new Map(),
     slots: { notaries: () => slots.notaries.take(""), servers: () => slots.servers.take("") },
   };

@@ -58,16 +58,12 @@ export function queryCalls(context: CallContext): QueryCalls {
     serverKeys: (server, options) => {
       const request = { ...get(paths.serverKeys()), signed: false };
       const limits = { timeoutMs: 10 * SECOND_MS, idleMs: 10 * SECOND_MS, maxBytes: MIB / 4 };
-      return callServer(context, server, jsonCall(request, limits, serverKeysOf), options);
+      return callServer(context, server, { ...jsonCall(request, limits, serverKeysOf), purpose: "keys" }, options);
     },
     queryKeys: (notary, wanted, options) => {
       const request = post(paths.queryKeys(), keyCriteria(wanted));
-      return callServer(
-        context,
-        notary,
-        jsonCall(request, { ...MIDDLING, maxBytes: 16 * MIB }, listIn("server_keys")),
-        options,
-      );
+      const call = jsonCall(request, { ...MIDDLING, maxBytes: 16 * MIB }, listIn("server_keys"));
+      return callServer(context, notary, { ...call, purpose: "keys" }, options);
     },
   };
 }

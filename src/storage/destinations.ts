@@ -8,6 +8,8 @@ export interface DestinationBackOff {
   readonly retryAt: number;
   readonly retryIntervalMs: number;
   readonly lastError: string;
+  /** Nothing but transactions has failed: it may answer other requests. */
+  readonly sendsOnly?: boolean;
 }
 
 interface DestinationRow {
@@ -16,9 +18,10 @@ interface DestinationRow {
   readonly retry_at: Date;
   readonly retry_interval_ms: bigint;
   readonly last_error: string | null;
+  readonly sends_only: boolean;
 }
 
-const COLUMNS = "server_name, failing_since, retry_at, retry_interval_ms, last_error";
+const COLUMNS = "server_name, failing_since, retry_at, retry_interval_ms, last_error, sends_only";
 
 function backOffOf(row: DestinationRow): DestinationBackOff {
   return {
@@ -27,6 +30,7 @@ function backOffOf(row: DestinationRow): DestinationBackOff {
     retryAt: row.retry_at.getTime(),
     retryIntervalMs: Number(row.retry_interval_ms),
     lastError: row.last_error ?? "",
+    ...(row.sends_only ? { sendsOnly: true } : {}),
   };
 }
 
@@ -53,22 +57,29 @@ export async function listBackOffs(c: Connection): Promise<readonly DestinationB
 export async function storeBackOff(c: Connection, backOff: DestinationBackOff): Promise<void> {
   await execute(
     c,
-    `INSERT INTO destinations (server_name, failing_since, retry_at, retry_interval_ms, last_error)
-     VALUES ($1, $2, $3, $4, $5)
+    `INSERT INTO destinations (server_name, failing_since, retry_at, retry_interval_ms, last_error, sends_only)
+     VALUES ($1, $2, $3, $4, $5, $6)
      ON CONFLICT (server_name) DO UPDATE SET
        failing_since = coalesce(destinations.failing_since, EXCLUDED.failing_since),
-       retry_at = EXCLUDED.retry_at, retry_interval_ms = EXCLUDED.retry_interval_ms, last_error = EXCLUDED.last_error`,
+       retry_at = EXCLUDED.retry_at, retry_interval_ms = EXCLUDED.retry_interval_ms, last_error = EXCLUDED.last_error,
+       sends_only = EXCLUDED.sends_only`,
     [
       backOff.serverName,
       new Date(backOff.failingSince),
       new Date(backOff.retryAt),
       Math.round(backOff.retryIntervalMs),
       backOff.lastError,
+      backOff.sendsOnly === true,
     ],
   );
 }
 
-/** The server has answered, or has talked to us. True if it was failing. */
-export async function clearBackOff(c: Connection, server: ServerName): Promise<boolean> {
-  return (await execute(c, `DELETE FROM destinations WHERE server_name = $1`, [server])) === 1;
+/**
+ * The server has answered, or has talked to us. True if it was failing.
+ *
+ * @param keepSends the answer says nothing of transactions: a back-off that they alone have earned stays
+ */
+export async function clearBackOff(c: Connection, server: ServerName, keepSends = false): Promise<boolean> {
+  const sql = `DELETE FROM destinations WHERE server_name = $1 AND NOT (sends_only AND $2)`;
+  return (await execute(c, sql, [server, keepSends])) === 1;
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { FederationClient } from "../../../src/federation-client/client.ts";
 import { createKeyRing } from "../../../src/federation-client/key-ring.ts";
 import type { KeyRing, KeyRingOptions } from "../../../src/federation-client/key-ring.ts";
 import type { FederationFailure } from "../../../src/federation-client/failures.ts";
@@ -6,8 +7,9 @@ import type { KeyId, ServerName } from "../../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import { signingKeyFromSeed, signJson } from "../../../src/matrix/signatures.ts";
 import type { SigningKey } from "../../../src/matrix/signatures.ts";
+import { storeBackOff } from "../../../src/storage/destinations.ts";
 import { openTestDatabase } from "../../support/database.ts";
-import { aClient, ourKey, startServer } from "./loopback-server.ts";
+import { aClient, failureOf, ourKey, startServer } from "./loopback-server.ts";
 import type { LoopbackServer } from "./loopback-server.ts";
 
 const database = await openTestDatabase();
@@ -37,6 +39,7 @@ interface KeyWorld {
   readonly notary: Record<string, readonly JsonObject[]>;
   readonly notaryKey: SigningKey;
   readonly server: LoopbackServer;
+  readonly client: FederationClient;
   readonly nameOf: (host: string) => ServerName;
   readonly clock: { now: number };
   readonly failures: FederationFailure[];
@@ -53,6 +56,10 @@ async function aKeyWorld(): Promise<KeyWorld> {
       const { server_keys: wanted } = JSON.parse(request.body) as { server_keys: Record<string, unknown> };
       const lists = Object.keys(wanted).flatMap((name) => world.notary[name] ?? []);
       response.end(JSON.stringify({ server_keys: lists }));
+      return;
+    }
+    if (request.url.startsWith("/_matrix/federation/v1/send/")) {
+      response.writeHead(503).end("{}");
       return;
     }
     const list = world.lists[host];
@@ -72,7 +79,7 @@ async function aKeyWorld(): Promise<KeyWorld> {
       onFailure: (failure) => failures.push(failure),
       ...changes,
     });
-  return { ...world, server, nameOf, clock, failures, ring };
+  return { ...world, server, client, nameOf, clock, failures, ring };
 }
 
 /** The wanted key ids, by server. */
@@ -278,5 +285,45 @@ describe("createKeyRing", () => {
     world.lists["a"] = undefined;
     const lookup = await ring.keysFor(new Map([[name, new Set<KeyId>(["ed25519:1", "ed25519:3"])]]));
     expect(lookup(name, "ed25519:1")).toMatchObject({ expiredTs: NOW - DAY });
+  });
+});
+
+describe("a notary that is left alone", () => {
+  it("is asked all the same where transactions alone have failed, which stay put off", async () => {
+    const world = await aKeyWorld();
+    const [name, other, notary] = [world.nameOf("a"), world.nameOf("b"), world.nameOf("notary")];
+    await failureOf(world.client.sendTransaction(notary, { txnId: "1", pdus: [] }));
+    for (const server of [name, other]) {
+      world.notary[server] = [signJson(aKeyList(server, aKey()), notary, world.notaryKey)];
+    }
+    const lookup = await world.ring({ trustedKeyServers: [notary] }).keysFor(wanting(name, other));
+    expect([lookup(name, "ed25519:1"), lookup(other, "ed25519:1")]).not.toContain(undefined);
+    expect(world.failures).toEqual([]);
+    const again = await failureOf(world.client.sendTransaction(notary, { txnId: "1", pdus: [] }));
+    expect(again.kind).toBe("backing-off");
+    expect((await failureOf(world.client.event(notary, "$a"))).kind).toBe("backing-off");
+  });
+
+  it("is asked as soon as it may be: that we did not ask is no answer of its own", async () => {
+    const world = await aKeyWorld();
+    const [name, other, notary] = [world.nameOf("a"), world.nameOf("b"), world.nameOf("notary")];
+    for (const server of [name, other]) {
+      world.notary[server] = [signJson(aKeyList(server, aKey()), notary, world.notaryKey)];
+    }
+    await storeBackOff(database.pool, {
+      serverName: notary,
+      failingSince: NOW,
+      retryAt: NOW + 1000,
+      retryIntervalMs: 1000,
+      lastError: "no answer in time",
+    });
+    const ring = world.ring({ trustedKeyServers: [notary] });
+    expect((await ring.keysFor(wanting(name, other)))(name, "ed25519:1")).toBeUndefined();
+    expect(world.failures[0]).toMatchObject({ kind: "backing-off", server: notary });
+    world.clock.now += 1000;
+    const lookup = await ring.keysFor(wanting(name, other));
+    expect([lookup(name, "ed25519:1"), lookup(other, "ed25519:1")]).not.toContain(undefined);
+    // What the servers themselves have said is remembered.
+    expect([asked(world, "a"), asked(world, "b")]).toEqual([1, 1]);
   });
 });
