@@ -1,9 +1,9 @@
 import type { RoomsContext } from "../src/rooms/context.ts";
 import { reconcileResyncs } from "../src/rooms/resync/reconcile-resyncs.ts";
-import { withHeartbeat } from "./heartbeat.ts";
+import { acting } from "./acting.ts";
 
 export function createReconcileActivities(ctx: RoomsContext) {
   return {
-    reconcileResyncs: () => withHeartbeat(() => reconcileResyncs(ctx)),
+    reconcileResyncs: () => acting(ctx, "report started resyncs", () => reconcileResyncs(ctx)),
   };
 }

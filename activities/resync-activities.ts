@@ -9,7 +9,7 @@ import { repairEvents, type EventsRepaired } from "../src/rooms/resync/resync-re
 import { serversForResync } from "../src/rooms/resync/resync-servers.ts";
 import type { ServerFault } from "../workflows/contract.ts";
 import { faultOf } from "./failures.ts";
-import { withHeartbeat } from "./heartbeat.ts";
+import { acting } from "./acting.ts";
 import { createIdsLeftReporter } from "./report-ids-left.ts";
 
 /** As workflows carry it. */
@@ -33,11 +33,11 @@ export type FetchOutcome =
 export function createResyncActivities(ctx: RoomsContext) {
   return {
     async nextResyncStep(target: ActivityTarget): Promise<ResyncStep> {
-      return await withHeartbeat(() => nextResyncStep(ctx, targetOf(target)));
+      return await acting(ctx, "say a resync's next step", () => nextResyncStep(ctx, targetOf(target)));
     },
 
     async listServers(target: ActivityTarget): Promise<readonly string[]> {
-      return await withHeartbeat(() => serversForResync(ctx, targetOf(target)));
+      return await acting(ctx, "list a resync's servers", () => serversForResync(ctx, targetOf(target)));
     },
 
     async fetchMissingState(
@@ -45,7 +45,7 @@ export function createResyncActivities(ctx: RoomsContext) {
     ): Promise<FetchOutcome> {
       const report = createIdsLeftReporter();
       try {
-        return await withHeartbeat(async (signal, note) => {
+        return await acting(ctx, "report a fetched state", async (signal, note) => {
           const request = { ...targetOf(input), eventId: input.eventId as EventId, server: input.server, signal };
           const onProgress = (idsLeft: number): void => {
             note({ idsLeft });
@@ -69,7 +69,7 @@ export function createResyncActivities(ctx: RoomsContext) {
     },
 
     async repairEvents(input: ActivityTarget & { readonly eventIds: readonly string[] }): Promise<EventsRepaired> {
-      return await withHeartbeat(async (signal, note) => {
+      return await acting(ctx, "report repaired events", async (signal, note) => {
         const eventIds = input.eventIds as readonly EventId[];
         let batches = 0;
         return await repairEvents(ctx, targetOf(input), eventIds, () => {
@@ -81,11 +81,11 @@ export function createResyncActivities(ctx: RoomsContext) {
     },
 
     async finishResync(target: ActivityTarget): Promise<ResyncFinished> {
-      return await withHeartbeat(() => finishResync(ctx, targetOf(target)));
+      return await acting(ctx, "report a finished resync", () => finishResync(ctx, targetOf(target)));
     },
 
     async recordCancelled(target: ActivityTarget): Promise<void> {
-      await withHeartbeat(() => recordCancelled(ctx, targetOf(target)));
+      await acting(ctx, "report a cancelled resync", () => recordCancelled(ctx, targetOf(target)));
     },
   };
 }

@@ -3,6 +3,7 @@ import type { RoomId, ServerName } from "../matrix/identifiers.ts";
 import { partialRoom, type PartialRoom } from "../storage/partial-state.ts";
 import { deleteResyncControl, loadResyncControl, storeResyncControl } from "../storage/resync-control.ts";
 import type { OperatorContext } from "./context.ts";
+import { atStep } from "../rooms/failpoints.ts";
 import { requireKnownRoom } from "./known-room.ts";
 
 /** Who asks, and why. */
@@ -46,8 +47,9 @@ async function told(ctx: OperatorContext, roomId: RoomId, work: () => Promise<vo
 export async function cancelResync(ctx: OperatorContext, { roomId, by, why }: Request): Promise<Outcome> {
   await partialRoomOrRefusal(ctx, roomId);
   const wish = { wish: "cancelled", roomId, by, why, at: ctx.now() } as const;
-  if (!(await storeResyncControl(ctx.database, wish))) throw notPartial(roomId);
-  return told(ctx, roomId, () => ctx.resyncs.cancel(roomId));
+  const isStored = await atStep(ctx, "note an operator's wish", () => storeResyncControl(ctx.database, wish));
+  if (!isStored) throw notPartial(roomId);
+  return told(ctx, roomId, () => atStep(ctx, "cancel a resync", () => ctx.resyncs.cancel(roomId)));
 }
 
 /**
@@ -68,12 +70,12 @@ export async function retryResync(
     const wish = { wish: "prefer-server", serverName: via } as const;
     return await storeResyncControl(ctx.database, { ...wish, roomId, by, why, at: ctx.now() });
   };
-  if (!(await storeWish())) throw notPartial(roomId);
+  if (!(await atStep(ctx, "note an operator's wish", storeWish))) throw notPartial(roomId);
   return told(ctx, roomId, async () => {
     const goesOn = before?.wish !== "cancelled" && (await signalRetry(ctx, roomId, via));
     if (!goesOn && joinEventId !== null) {
       // A run that is being cancelled ends by noting that it was: it must be gone, and its note with it.
-      await ctx.resyncs.start(roomId, joinEventId, { replace: true });
+      await atStep(ctx, "start a resync anew", () => ctx.resyncs.start(roomId, joinEventId, { replace: true }));
       await storeWish();
     }
   });
@@ -84,5 +86,5 @@ async function signalRetry(ctx: OperatorContext, roomId: RoomId, via: ServerName
   if (via !== undefined) {
     await ctx.workflows.signalPreferServer(roomId, via);
   }
-  return ctx.workflows.signalRetry(roomId);
+  return atStep(ctx, "wake a resync", () => ctx.workflows.signalRetry(roomId));
 }

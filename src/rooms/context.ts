@@ -7,6 +7,7 @@ import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import type { RoomVersion } from "../matrix/room-versions.ts";
 import type { SigningKey } from "../matrix/signatures.ts";
 import type { Database } from "../storage/database.ts";
+import type { Reach } from "./failpoints.ts";
 
 /** The workflow engine as the use cases see it: the database row is the truth, this only sets work going. */
 export interface ResyncStarter {
@@ -43,4 +44,6 @@ export interface RoomsContext {
   /** How long a look-up waits for the full state, in milliseconds. */
   readonly fullStateWaitMs: number;
   readonly defaultRoomVersion: RoomVersion;
+  /** What stands at the failpoints; absent but in tests. */
+  readonly reach?: Reach;
 }

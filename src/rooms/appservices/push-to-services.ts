@@ -13,6 +13,7 @@ import {
 import { openSessionLocks, type SessionLocks } from "../../storage/session-locks.ts";
 import { currentStreamPosition, listenForStream } from "../../storage/streams.ts";
 import type { Appservices, RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { createWakeUp, type WakeUp } from "../send/wake-up.ts";
 import { nextTransaction } from "./next-transaction.ts";
 
@@ -57,14 +58,18 @@ async function pushNext(pushes: Pushes, service: ApplicationService): Promise<bo
   }
   if (state.begun !== undefined) {
     const { signal } = pushes.aborting;
-    await appservices.client.pushTransaction(service, state.begun, { signal });
-    await endPush(pool, service.id, state.begun.txnId);
+    const { begun } = state;
+    await atStep(ctx, "push to an application service", () =>
+      appservices.client.pushTransaction(service, begun, { signal }),
+    );
+    await atStep(ctx, "end a push", () => endPush(pool, service.id, begun.txnId));
     if (state.backOff !== undefined) ctx.logger.info({ service: service.id }, "an application service works again");
     return true;
   }
   const { body, upTo, more } = await nextTransaction(ctx, service, state.place);
   if (body !== undefined) {
-    await beginPush(pool, service.id, state.place, { txnId: crypto.randomUUID(), body, upTo });
+    const push = { txnId: crypto.randomUUID(), body, upTo };
+    await atStep(ctx, "begin a push", () => beginPush(pool, service.id, state.place, push));
     return true;
   }
   await skipTo(pool, service.id, state.place, upTo);

@@ -14,7 +14,7 @@ import type { RoomsContext } from "../context.ts";
 import { keysOfOurUsers } from "./known-keys.ts";
 
 /** What device lists need of the context. */
-export type DevicesContext = Pick<RoomsContext, "serverName" | "database">;
+export type DevicesContext = Pick<RoomsContext, "serverName" | "database" | "reach">;
 
 /** What changed: devices by their ids, or null for the cross-signing keys. At least one. */
 type Changed = readonly (string | null)[];

@@ -1,8 +1,8 @@
 import type { UserId } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
-import { transaction } from "../../storage/database.ts";
 import { claimKey } from "../../storage/device-keys.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import type { DevicesContext } from "./announce-device-changes.ts";
 import { askServers, byServer } from "./foreign-keys.ts";
 
@@ -23,7 +23,9 @@ export async function claimKeys(ctx: RoomsContext, wanted: WantedOneTimeKeys, ti
   servers.delete(ctx.serverName);
   const local = await claimOurKeys(ctx, ours);
   const { answers, failures } = await askServers(servers, async (server, ofServer) => {
-    const answer = await ctx.federation.claimUserKeys(server, Object.fromEntries(ofServer), { timeoutMs });
+    const answer = await atStep(ctx, "claim keys of others", () =>
+      ctx.federation.claimUserKeys(server, Object.fromEntries(ofServer), { timeoutMs }),
+    );
     return claimedOf(answer, ofServer);
   });
   return { one_time_keys: Object.assign({}, local, ...answers) as JsonObject, failures };
@@ -32,7 +34,7 @@ export async function claimKeys(ctx: RoomsContext, wanted: WantedOneTimeKeys, ti
 /** Keys of our own users' devices; devices that have none are left out. */
 export async function claimOurKeys(ctx: DevicesContext, wanted: WantedOneTimeKeys): Promise<ClaimedKeys> {
   const claimed: Record<UserId, JsonObject> = {};
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "claim keys", async (tx) => {
     for (const [userId, devices] of wanted) {
       for (const [deviceId, algorithm] of Object.entries(devices)) {
         const taken = await claimKey(tx, { userId, deviceId }, algorithm);

@@ -9,10 +9,11 @@ import {
   type KeySignature,
   type KeyUsage,
 } from "../../storage/cross-signing-keys.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { announceDeviceChanges, noteForClients, type DevicesContext } from "./announce-device-changes.ts";
 import { cachedKeys, keysOfOurUsers } from "./known-keys.ts";
 import { publicKeyOf } from "./signed-keys.ts";
+import { commit } from "../failpoints.ts";
 
 const USAGES: readonly KeyUsage[] = ["master", "self_signing", "user_signing"];
 
@@ -43,7 +44,7 @@ function differs(held: JsonObject | undefined, uploaded: JsonObject | undefined)
  */
 export async function uploadSigningKeys(ctx: DevicesContext, userId: UserId, keys: CrossSigningKeys): Promise<void> {
   for (const usage of USAGES) checkKey(userId, usage, keys[usage]);
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store signing keys", async (tx) => {
     const held = (await loadCrossSigningKeys(tx, [userId])).get(userId) ?? {};
     if (keys.master === undefined && held.master === undefined) {
       throw new MatrixError(400, "M_MISSING_PARAM", "There is no master key");
@@ -85,7 +86,7 @@ export async function uploadSignatures(
   signer: UserId,
   upload: SignaturesUpload,
 ): Promise<Readonly<Record<string, JsonObject>>> {
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store signatures", async (tx) => {
     const sorted = await sortSignatures(ctx, tx, { signer, upload });
     await storeKeySignatures(tx, sorted.signatures);
     for (const other of sorted.others) await noteForClients(tx, other);

@@ -3,11 +3,11 @@ import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { deleteDevices, devicesOf, setDeviceName, type Session } from "../../storage/accounts.ts";
 import { deleteKeySignatures } from "../../storage/cross-signing-keys.ts";
-import { transaction } from "../../storage/database.ts";
 import { loadDeviceKeys } from "../../storage/device-keys.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import { deleteInboxes } from "../../storage/to-device.ts";
 import { announceDeviceChanges, noteForClients, type DevicesContext } from "./announce-device-changes.ts";
+import { commit } from "../failpoints.ts";
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3devices */
 export async function listDevices(ctx: DevicesContext, userId: UserId): Promise<readonly JsonObject[]> {
@@ -31,7 +31,7 @@ export async function renameDevice(ctx: DevicesContext, device: Session, display
     await describeDevice(ctx, device);
     return;
   }
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "rename a device", async (tx) => {
     if (!(await setDeviceName(tx, device, displayName))) throw unknownDevice(device.deviceId);
     await noteForClients(tx, device.userId);
   });
@@ -42,7 +42,7 @@ export async function renameDevice(ctx: DevicesContext, device: Session, display
  * that name no device of the user are passed over.
  */
 export async function removeDevices(ctx: DevicesContext, userId: UserId, deviceIds: readonly string[]): Promise<void> {
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "remove devices", async (tx) => {
     const keyed = new Set((await loadDeviceKeys(tx, [userId])).map((device) => device.deviceId));
     const deleted = await deleteDevices(tx, userId, deviceIds);
     await deleteKeySignatures(tx, userId, deleted);

@@ -1,9 +1,9 @@
 import { serverNameOf, type ServerName, type UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { transaction } from "../../storage/database.ts";
 import { isInPartialRoom, keepDeviceUpdate, sharesRoomWithUs } from "../../storage/remote-device-lists.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { EduUnusable } from "../edus/edu-unusable.ts";
 import { applyDeviceUpdate, keptAs, parseDeviceUpdate, type DeviceUpdateType } from "./apply-device-update.ts";
 import { refreshDeviceList } from "./refresh-device-list.ts";
@@ -42,7 +42,7 @@ async function receiveUpdate(ctx: RoomsContext, { origin, eduType, content }: Re
   const userId = update.user_id;
   if (serverNameOf(userId) !== origin) throw new EduUnusable(`${userId} is not a user of ${origin}`);
   if (!(await concernsUs(ctx, userId, origin))) return;
-  const outcome = await transaction(ctx.database, async (tx) => {
+  const outcome = await commit(ctx, "store an update of a device list", async (tx) => {
     // First, so that a resync which ends now has either ended before or finds what is kept.
     const position = await takeStreamPositions(tx, 1);
     if (await sharesRoomWithUs(tx, userId, ctx.serverName)) return await applyDeviceUpdate(tx, update, position);

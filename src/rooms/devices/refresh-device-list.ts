@@ -4,13 +4,13 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { serverNameOf, type UserId } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
 import { deleteCrossSigningKeys, storeCrossSigningKeys } from "../../storage/cross-signing-keys.ts";
-import { transaction } from "../../storage/database.ts";
 import {
   storeRemoteDeviceList,
   trackRemoteDeviceList,
   type RemoteDeviceList,
 } from "../../storage/remote-device-lists.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 
 const object = z.custom<JsonObject>(isJsonObject, "expected a JSON object");
 
@@ -55,7 +55,7 @@ export async function refreshDeviceList(ctx: RoomsContext, userId: UserId, optio
 
 async function fetchUntilFresh(ctx: RoomsContext, userId: UserId, options?: CallOptions): Promise<boolean> {
   for (let fetches = 0; fetches < MOST_FETCHES; fetches += 1) {
-    const list = await transaction(ctx.database, (tx) => trackRemoteDeviceList(tx, userId, ctx.serverName));
+    const list = await commit(ctx, "track a device list", (tx) => trackRemoteDeviceList(tx, userId, ctx.serverName));
     if (list === undefined) return false;
     if (!list.stale || (await fetchOnce(ctx, { userId, list }, options))) return true;
   }
@@ -72,7 +72,7 @@ async function fetchOnce(
   const parsed = userDevices.safeParse(answer);
   if (!parsed.success || parsed.data.user_id !== userId) throw failure(userId, "its list of devices can't be read");
   const { stream_id: streamId, devices, master_key: master, self_signing_key: selfSigning } = parsed.data;
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store a device list", async (tx) => {
     const fresh = await storeRemoteDeviceList(tx, userId, {
       streamId: BigInt(streamId),
       generation: list.generation,

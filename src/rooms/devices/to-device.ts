@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { isUserId, serverNameOf, type ServerName, type UserId } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
 import type { Session } from "../../storage/accounts.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { addEdusToOutbox } from "../../storage/outbox-edus.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import {
@@ -13,6 +13,7 @@ import {
   type ToDeviceMessage,
 } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { EduUnusable } from "../edus/edu-unusable.ts";
 import type { DevicesContext } from "./announce-device-changes.ts";
 
@@ -30,7 +31,7 @@ export async function sendToDevices(
   sender: Session & { readonly txnId: string },
   { type, contents }: { readonly type: string; readonly contents: ToDeviceContents },
 ): Promise<void> {
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "send to devices", async (tx) => {
     if (!(await beginToDeviceTransaction(tx, sender, sender.txnId))) return;
     const servers = usersByServer(contents);
     const ours = servers.get(ctx.serverName) ?? {};
@@ -100,7 +101,7 @@ export async function receiveDirectToDevice(ctx: RoomsContext, origin: ServerNam
   const ours = Object.entries(messages).flatMap(([userId, devices]) =>
     isUserId(userId) && serverNameOf(userId) === ctx.serverName ? [[userId, devices] as const] : [],
   );
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store messages to devices", async (tx) => {
     if (!(await noteReceivedToDevice(tx, origin, messageId))) return;
     await deliverHere(tx, messagesOf(Object.fromEntries(ours), { sender, type }));
   });

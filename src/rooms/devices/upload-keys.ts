@@ -1,7 +1,7 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { lockDevice, type Session } from "../../storage/accounts.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import {
   addOneTimeKeys,
   countOneTimeKeys,
@@ -10,6 +10,7 @@ import {
   type NamedKey,
 } from "../../storage/device-keys.ts";
 import { announceDeviceChanges, type DevicesContext } from "./announce-device-changes.ts";
+import { commit } from "../failpoints.ts";
 
 interface KeysUpload {
   readonly deviceKeys?: JsonObject | undefined;
@@ -32,7 +33,7 @@ export async function uploadKeys(
   upload: KeysUpload,
 ): Promise<Readonly<Record<string, number>>> {
   checkOwner(device, upload.deviceKeys);
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store device keys", async (tx) => {
     if (!(await lockDevice(tx, device))) {
       throw new MatrixError(401, "M_UNKNOWN_TOKEN", "The device was logged out", { soft_logout: false });
     }

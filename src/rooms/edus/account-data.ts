@@ -2,8 +2,8 @@ import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId, RoomId, UserId } from "../../matrix/identifiers.ts";
 import { stringifyJson, type JsonObject } from "../../matrix/json.ts";
 import { loadAccountData, storeAccountData, type AccountDataPlace } from "../../storage/account-data.ts";
-import { transaction } from "../../storage/database.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { checkJoined } from "./joined-user.ts";
 
 const MAX_CONTENT_BYTES = 65_536;
@@ -24,7 +24,7 @@ export async function setAccountData(ctx: RoomsContext, place: AccountDataPlace,
   if (Buffer.byteLength(stringifyJson(content)) > MAX_CONTENT_BYTES || place.type.length > MAX_TYPE_LENGTH) {
     throw new MatrixError(413, "M_TOO_LARGE", `Account data holds at most ${MAX_CONTENT_BYTES} bytes`);
   }
-  await transaction(ctx.database, async (tx) => await storeAccountData(tx, place, content));
+  await commit(ctx, "store account data", async (tx) => await storeAccountData(tx, place, content));
 }
 
 /** @throws MatrixError 404 M_NOT_FOUND */
@@ -47,5 +47,5 @@ export async function setFullyRead(
   const { roomId, userId, eventId } = marker;
   await checkJoined(ctx, roomId, userId);
   const place = { userId, roomId, type: "m.fully_read" };
-  await transaction(ctx.database, async (tx) => await storeAccountData(tx, place, { event_id: eventId }));
+  await commit(ctx, "store a read marker", async (tx) => await storeAccountData(tx, place, { event_id: eventId }));
 }

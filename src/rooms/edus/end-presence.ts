@@ -1,5 +1,5 @@
 import { serverNameOf } from "../../matrix/identifiers.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import {
   forgetPresence,
   hasEnteredRoomSinceTold,
@@ -11,6 +11,7 @@ import {
 } from "../../storage/presence.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { storeOwn, tellPresence } from "./own-presence.ts";
 
 /** Who has done nothing for so long is away. */
@@ -30,7 +31,7 @@ export async function endPresence(ctx: RoomsContext): Promise<void> {
   const due = { now, serverName, idleBefore: now - IDLE_AFTER_MS, toldBefore: now - TELL_AGAIN_AFTER_MS };
   // One transaction for each: whoever wants a stream position waits for the whole of it.
   for (const userId of await usersWithPresenceDue(ctx.database.pool, due)) {
-    await transaction(ctx.database, async (tx) => await endOrTell(ctx, tx, await lockPresence(tx, userId)));
+    await commit(ctx, "end presence", async (tx) => await endOrTell(ctx, tx, await lockPresence(tx, userId)));
   }
 }
 

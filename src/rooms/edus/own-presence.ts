@@ -1,7 +1,7 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { addEdusToOutbox } from "../../storage/outbox-edus.ts";
 import {
   acquaintanceOf,
@@ -15,6 +15,7 @@ import {
 } from "../../storage/presence.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 
 /** A client that has lost its connection comes back within this time, or counts as gone. */
 const GRACE_MS = 60_000;
@@ -93,7 +94,7 @@ async function changeOwn(
   userId: UserId,
   change: (before: Presence | undefined) => Change | undefined,
 ): Promise<void> {
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store presence of ours", async (tx) => {
     const before = await lockPresence(tx, userId);
     const changed = change(before);
     if (changed === undefined) return;

@@ -8,7 +8,6 @@ import {
   type UserId,
 } from "../../matrix/identifiers.ts";
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
-import { transaction } from "../../storage/database.ts";
 import type { Connection } from "../../storage/database.ts";
 import { addEdusToOutbox } from "../../storage/outbox-edus.ts";
 import {
@@ -20,6 +19,7 @@ import {
 } from "../../storage/receipts.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
 import { EduUnusable } from "./edu-unusable.ts";
 import { checkJoined } from "./joined-user.ts";
@@ -51,7 +51,7 @@ export async function setOwnReceipt(ctx: RoomsContext, own: OwnReceipt): Promise
   await checkJoined(ctx, roomId, userId);
   const receipt: Receipt = { roomId, userId, type, eventId, threadId: own.threadId ?? "", ts: ctx.now() };
   if (await isNewsReceipt(ctx.database.pool, receipt)) {
-    await transaction(ctx.database, async (tx) => {
+    await commit(ctx, "store a receipt of ours", async (tx) => {
       if (type === "m.read") await tellReceipt(ctx, tx, receipt);
       await storeNews(tx, [receipt]);
     });
@@ -137,7 +137,7 @@ async function receiveRoomReceipts(
     if (await isNewsReceipt(ctx.database.pool, receipt)) news.push(receipt);
   }
   if (believed === 0) throw new EduUnusable(`none of its readers is a member of ${roomId}`);
-  if (news.length > 0) await transaction(ctx.database, async (tx) => await storeNews(tx, news));
+  if (news.length > 0) await commit(ctx, "store receipts", async (tx) => await storeNews(tx, news));
   return believed;
 }
 

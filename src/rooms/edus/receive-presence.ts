@@ -1,6 +1,5 @@
 import { isUserId, serverNameOf, type ServerName } from "../../matrix/identifiers.ts";
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
-import { transaction } from "../../storage/database.ts";
 import {
   acquaintanceOf,
   hasPlaceForPresence,
@@ -13,6 +12,7 @@ import {
 } from "../../storage/presence.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { EduUnusable } from "./edu-unusable.ts";
 
 /** Other servers tell again in less time than this of a user who is not offline. */
@@ -70,7 +70,7 @@ async function isBelieved(ctx: RoomsContext, origin: ServerName, { userId, prese
 }
 
 async function takePresence(ctx: RoomsContext, presence: Presence): Promise<void> {
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store presence", async (tx) => {
     const before = await lockPresence(tx, presence.userId);
     const isNews =
       before?.presence !== presence.presence ||

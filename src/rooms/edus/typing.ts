@@ -7,11 +7,11 @@ import {
   type UserId,
 } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { transaction } from "../../storage/database.ts";
 import type { Connection } from "../../storage/database.ts";
 import { addEdusToOutbox } from "../../storage/outbox-edus.ts";
 import { expireTypists, nextTypingExpiry, noteTypingChanged, startTyping, stopTyping } from "../../storage/typing.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
 import { EduUnusable } from "./edu-unusable.ts";
 import { checkJoined } from "./joined-user.ts";
@@ -38,7 +38,7 @@ interface OwnTyping {
  */
 export async function setOwnTyping(ctx: RoomsContext, { roomId, userId, forMs }: OwnTyping): Promise<void> {
   await checkJoined(ctx, roomId, userId);
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store typing of ours", async (tx) => {
     const hasChanged =
       forMs === undefined
         ? await stopTyping(tx, { roomId, userId })
@@ -77,7 +77,7 @@ export async function receiveTyping(ctx: RoomsContext, origin: ServerName, conte
   if ((await standingOf(ctx, { roomId, userId, origin })) === "outside") {
     throw new EduUnusable(`${userId} is no member of ${roomId}`);
   }
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store typing", async (tx) => {
     const hasChanged = typing
       ? await startTyping(tx, { roomId, userId, expiresAt: ctx.now() + REMOTE_TYPING_MS })
       : await stopTyping(tx, { roomId, userId });
@@ -94,7 +94,7 @@ export async function expireTyping(ctx: RoomsContext): Promise<number | undefine
   const now = ctx.now();
   const next = await nextTypingExpiry(ctx.database.pool);
   if (next === undefined || next > now) return next;
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "expire typing", async (tx) => {
     const expired = await expireTypists(tx, now);
     for (const { roomId, userId } of expired) {
       if (serverNameOf(userId) === ctx.serverName) await tellTyping(ctx, tx, { roomId, userId, typing: false });

@@ -2,7 +2,7 @@ import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { splitStateKey, type StateKey } from "../../matrix/state.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
@@ -14,6 +14,7 @@ import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
 import { judgeByState, judgeEvent } from "./judge-event.ts";
@@ -69,7 +70,7 @@ interface EventToAccept {
  * @throws PrevEventsMissing, AuthEventsMissing, RoomUnknown
  */
 export async function acceptEvent(ctx: RoomsContext, input: EventToAccept): Promise<StoredEvent> {
-  return await transaction(ctx.database, (tx) => acceptEventWithin(ctx, tx, input));
+  return await commit(ctx, "accept an event", (tx) => acceptEventWithin(ctx, tx, input));
 }
 
 /** The same as part of a transaction of the caller's. */

@@ -2,12 +2,13 @@ import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StateMap } from "../../matrix/state.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
 import { acceptEventWithin } from "./accept-event.ts";
 import { buildEvent, type EventDraft } from "./build-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { knownAuthEventIds } from "./known-auth-events.ts";
 import { stateBehind } from "./state-before-event.ts";
 
@@ -29,7 +30,7 @@ export async function createEvent(
   draft: EventDraft,
   also?: (tx: Connection, stored: StoredEvent) => Promise<void>,
 ): Promise<StoredEvent> {
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store an event of ours", async (tx) => {
     const room = await lockRoom(tx, draft.roomId);
     const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
     if (room === undefined || rules === undefined || room.currentSnapshotId === null) {

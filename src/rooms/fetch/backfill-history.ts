@@ -2,7 +2,6 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { depthOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertTimelineEvent, loadEvents } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
@@ -10,6 +9,7 @@ import { lockRoom, roomRules } from "../../storage/rooms.ts";
 import { oldestTimelineEvents, takeBackfillPositions } from "../../storage/timeline.ts";
 import { authEventIdsWithCreate, authorizeOutliers, type AuthorizedOutlier } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { fetchEvents } from "./fetch-events.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
@@ -85,7 +85,7 @@ async function backfillFrom(ctx: RoomsContext, page: HistoryPage): Promise<numbe
 }
 
 async function storeHistory(ctx: RoomsContext, roomId: RoomId, history: readonly AuthorizedOutlier[]): Promise<number> {
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store history", async (tx) => {
     await lockRoom(tx, roomId);
     const ids = history.map(({ event }) => event.eventId);
     const known = await loadEvents(tx, ids);

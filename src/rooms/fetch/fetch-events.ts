@@ -1,9 +1,9 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers, whichExist } from "../../storage/events.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { createOutlierIntake, type OutlierIntake } from "./outlier-intake.ts";
 
 interface EventsToFetch {
@@ -34,7 +34,7 @@ export function intakeIntoDatabase(
   return createOutlierIntake(ctx, {
     ...room,
     keep: async (chunk) => {
-      await transaction(ctx.database, (tx) => insertOutliers(tx, chunk));
+      await commit(ctx, "store outliers", (tx) => insertOutliers(tx, chunk));
       return "stored";
     },
   });

@@ -1,7 +1,6 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import {
   deleteResyncStateIds,
   loadResyncStateIds,
@@ -9,6 +8,7 @@ import {
   type ResyncStateIds,
 } from "../../storage/resync-state-ids.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
 
@@ -93,7 +93,7 @@ async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Prom
     throw new FederationFailure({ kind: "bad-response", server, reason: "its /state_ids is empty or holds non-ids" });
   }
   const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
-  await saveResyncStateIds(ctx.database.pool, told);
+  await atStep(ctx, "store state ids", () => saveResyncStateIds(ctx.database.pool, told));
   return told;
 }
 
@@ -149,7 +149,7 @@ async function confirmState(
 ): Promise<ForeignStateFetched> {
   const { roomId, rules, eventId, server } = request;
   try {
-    await transaction(ctx.database, async (tx) => {
+    await commit(ctx, "confirm a state", async (tx) => {
       // Another process may have had less luck with the same ids, and have forgotten them.
       await saveResyncStateIds(tx, told);
       await foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId);

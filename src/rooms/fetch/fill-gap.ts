@@ -8,6 +8,7 @@ import { depthOfArrival } from "../../storage/timeline.ts";
 import { settleWaitingPdu, whichWait } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 import { keepWaiting } from "../receive/keep-waiting.ts";
@@ -154,7 +155,7 @@ async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: Verifie
   try {
     await fetchAuthEvents(ctx, { event, rules, servers: [origin] });
     await acceptEvent(ctx, { event, origin });
-    await settleWaitingPdu(pool, event, ctx.now());
+    await atStep(ctx, "settle a waiting event", () => settleWaitingPdu(pool, event, ctx.now()));
     return true;
   } catch (error) {
     if (!(error instanceof PrevEventsMissing || error instanceof AuthEventsMissing)) throw error;

@@ -3,6 +3,7 @@ import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { insertForgottenRoom } from "../../storage/forgotten-rooms.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 
 /**
  * Has a user who has left a room see it no more: neither its history nor, in a first sync, that it was left. Devices
@@ -23,5 +24,5 @@ export async function forgetRoom(
   if (membership !== "leave" && membership !== "ban") {
     throw new MatrixError(400, "M_UNKNOWN", `${userId} has not left room ${roomId}`);
   }
-  await insertForgottenRoom(pool, { userId, roomId, streamId });
+  await atStep(ctx, "forget a room", () => insertForgottenRoom(pool, { userId, roomId, streamId }));
 }

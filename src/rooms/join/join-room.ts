@@ -11,6 +11,7 @@ import { PrevEventsMissing } from "../events/accept-event.ts";
 import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
+import { atStep } from "../failpoints.ts";
 import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
 import { authorisingUserFor } from "./restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";
@@ -98,7 +99,7 @@ async function joinByHandshake(
     if (stored.kind === "joined-too") void fillGapBeforeJoin(ctx, answer);
     return { roomId, eventId, partial: stored.partial };
   } finally {
-    await endJoin(ctx.database.pool, underWay);
+    await atStep(ctx, "end the note of a join", () => endJoin(ctx.database.pool, underWay));
     // Not waited for: their past may have to be fetched from slow servers.
     void receiveKeptPdus(ctx, roomId);
   }
@@ -119,7 +120,7 @@ async function shakeHands(
   const failures: FederationFailure[] = [];
   for (const server of servers) {
     // From here on, PDUs of the room are kept: the resident may send them before its answer is stored.
-    await beginJoin(ctx.database.pool, { ...request, since: ctx.now() });
+    await atStep(ctx, "note a join as under way", () => beginJoin(ctx.database.pool, { ...request, since: ctx.now() }));
     const template = await attempt(() => makeJoin(ctx, server, request), failures);
     if (template === undefined) {
       if (!mayFailOverMakeJoin(failures.at(-1) as FederationFailure)) break;
@@ -196,7 +197,7 @@ async function receiveOwnJoin(ctx: RoomsContext, { server, join, rules }: JoinAn
 /** Temporal being away must not fail a join: the reconciler starts the resync as soon as it is back. */
 async function startResync(ctx: RoomsContext, roomId: RoomId, joinEventId: EventId): Promise<void> {
   try {
-    await ctx.resyncs.start(roomId, joinEventId);
+    await atStep(ctx, "start a resync", () => ctx.resyncs.start(roomId, joinEventId));
   } catch (error) {
     ctx.logger.error({ err: error, roomId, joinEventId }, "the resync could not be started yet; it will be");
   }

@@ -3,7 +3,6 @@ import type { Event } from "../../matrix/event.ts";
 import type { RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import { ROOM_VERSIONS, type RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { storeInviteRoomState } from "../../storage/invites.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
@@ -16,6 +15,7 @@ import {
   takeStreamPositions,
 } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import { createEvent } from "../events/create-event.ts";
 import { strippedStateOf } from "../read/stripped-state.ts";
 import { receiveVerifiedEvent } from "../receive/receive-pdu.ts";
@@ -103,7 +103,9 @@ async function knockAt(ctx: RoomsContext, server: ServerName, request: Membershi
   if (!isJsonObject(proposed) || proposed["membership"] !== "knock") fail("does not knock");
   const event = completeTemplate(ctx, template.event, { rules, content, fail });
   const { eventId, pdu } = event;
-  const roomState = await ctx.federation.sendKnock(server, { roomId, eventId, pdu }, options);
+  const roomState = await atStep(ctx, "send a knock", () =>
+    ctx.federation.sendKnock(server, { roomId, eventId, pdu }, options),
+  );
   return { server, rules, event, roomState };
 }
 
@@ -115,7 +117,7 @@ async function storeKnock(
 ): Promise<void> {
   const { eventId, roomId, pdu } = event;
   const userId = pdu.sender;
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store a knock", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
     await insertOutliers(tx, [{ event, rejection: null }]);
     await storeInviteRoomState(tx, eventId, {

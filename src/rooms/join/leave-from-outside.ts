@@ -1,12 +1,12 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { serverNameOf, type EventId, type ServerName } from "../../matrix/identifiers.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers, loadEvent } from "../../storage/events.ts";
 import { serversThatToldOf } from "../../storage/invites.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import { lockRoom } from "../../storage/rooms.ts";
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import type { VerifiedEvent } from "../events/verify-pdus.ts";
 import { receiveVerifiedEvent } from "../receive/receive-pdu.ts";
 import { completeTemplate, rulesOfTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
@@ -28,7 +28,7 @@ export async function leaveFromOutside(
 ): Promise<void> {
   const { roomId, userId } = request;
   const told = await tellOneOf(ctx, request, await serversToTell(ctx, membershipId));
-  const hasJoined = await transaction(ctx.database, async (tx) => {
+  const hasJoined = await commit(ctx, "store a leave from outside", async (tx) => {
     await lockRoom(tx, roomId);
     if ((await membershipOf(tx, roomId, userId))?.membership === "join") return true;
     if (told !== undefined) await insertOutliers(tx, [{ event: told.event, rejection: null }]);
@@ -73,7 +73,8 @@ async function handshake(
 ): Promise<VerifiedEvent | undefined> {
   try {
     const { event, rules } = await leaveEvent(ctx, server, request);
-    await ctx.federation.sendLeave(server, { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu });
+    const leave = { roomId: request.roomId, eventId: event.eventId, pdu: event.pdu };
+    await atStep(ctx, "send a leave", () => ctx.federation.sendLeave(server, leave));
     return { origin: server, event, rules };
   } catch (error) {
     if (!(error instanceof FederationFailure)) throw error;

@@ -1,6 +1,5 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
-import { transaction } from "../../storage/database.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { lockPartialRoom, partialRoom } from "../../storage/partial-state.ts";
 import { purgeRoom, purgeRoomDetails } from "../../storage/purge-room.ts";
@@ -17,6 +16,7 @@ import {
 } from "../../storage/room-purges.ts";
 import { lockRoom } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { leaveRoom } from "./leave-room.ts";
 
@@ -46,7 +46,7 @@ const MOST_ROUNDS = 3;
  * @throws MatrixError 409 where users of ours join as fast as others leave
  */
 export async function purgeRoomOfUsers(ctx: RoomsContext, { roomId, by, why }: RoomToPurge): Promise<RoomPurged> {
-  await storeRoomPurge(ctx.database.pool, { roomId, by, why, at: ctx.now() });
+  await atStep(ctx, "note a purge", () => storeRoomPurge(ctx.database.pool, { roomId, by, why, at: ctx.now() }));
   return await carryOut(ctx, roomId, why);
 }
 
@@ -80,7 +80,7 @@ async function hasLeft(ctx: RoomsContext, leave: Parameters<typeof leaveRoom>[1]
 async function cancelResync(ctx: RoomsContext, roomId: RoomId): Promise<void> {
   if ((await partialRoom(ctx.database.pool, roomId)) === undefined) return;
   try {
-    await ctx.resyncs.cancel(roomId);
+    await atStep(ctx, "cancel a resync", () => ctx.resyncs.cancel(roomId));
   } catch (error) {
     ctx.logger.warn(
       { err: error, roomId },
@@ -95,7 +95,7 @@ async function deleteDetails(
   roomId: RoomId,
   notLeft: ReadonlySet<UserId>,
 ): Promise<number | undefined> {
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "delete the details of a purged room", async (tx) => {
     await lockRoom(tx, roomId);
     const joined = await localJoinedUsers(tx, roomId, ctx.serverName);
     if (joined.some((userId) => !notLeft.has(userId))) return undefined;
@@ -135,7 +135,7 @@ async function finishPurge(ctx: RoomsContext, purge: RoomPurge): Promise<void> {
   const age = ctx.now() - purgedAt;
   const owed = await countOwedOfRoom(ctx.database.pool, roomId);
   if (age < (owed > 0 ? SERVERS_TOLD_FOR_MS : CLIENTS_TOLD_FOR_MS)) return;
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "delete a purged room", async (tx) => {
     await lockRoom(tx, roomId);
     if ((await loadRoomPurge(tx, roomId)) === undefined) return;
     // An invitation since then makes the room one that we have to know of.

@@ -1,11 +1,11 @@
 import type { SendJoinSummary } from "../../federation-api/endpoints.ts";
+import type { OnEvent } from "../../federation-client/client.ts";
 import { FederationFailure } from "../../federation-client/failures.ts";
 import type { Event } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { isServerName, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { insertOrCorrectRoom } from "../../storage/rooms.ts";
 import type { AuthorizedOutlier } from "../events/authorize-outliers.ts";
@@ -20,6 +20,7 @@ import {
 } from "./check-join-answer.ts";
 import { completeTemplate, type Fail, type MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep, commit } from "../failpoints.ts";
 import type { JoinTemplate } from "./make-join.ts";
 import { createOutlierIntake, type OutlierIntakeResult } from "../fetch/outlier-intake.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
@@ -66,10 +67,10 @@ export async function sendJoin(
   const ours = joinEvent(ctx, template, request);
   const { roomId } = request;
   const parts = takeParts(ctx, roomId, ours, rules);
-  const summary = await ctx.federation.sendJoin(
-    server,
-    { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent: (kind, pdu) => parts.add(kind, pdu) },
-    { ignoreBackOff: true },
+  const onEvent: OnEvent = (kind, pdu) => parts.add(kind, pdu);
+  const call = { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent };
+  const summary = await atStep(ctx, "send a join", () =>
+    ctx.federation.sendJoin(server, call, { ignoreBackOff: true }),
   );
   const refuse: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
@@ -162,7 +163,7 @@ async function storeEarly(
   rules: RoomVersionRules,
   chunk: readonly AuthorizedOutlier[],
 ): Promise<void> {
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store early events of an answer", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
     await insertOutliers(tx, chunk);
   });

@@ -2,7 +2,7 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { prevEventIds, type Event } from "../../matrix/event.ts";
 import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from "../../matrix/state.ts";
 import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { insertOutliers, insertTimelineEvent } from "../../storage/events.ts";
 import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import {
@@ -25,6 +25,7 @@ import { acceptEventWithin } from "../events/accept-event.ts";
 import { recomputeFrom } from "../events/recompute-room.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { AuthEventsMissing, judgeEvent } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
@@ -44,7 +45,7 @@ export type JoinStored =
  * @throws FederationFailure where the auth rules refuse the join, PrevEventsMissing
  */
 export async function storeJoin(ctx: RoomsContext, answer: JoinAnswer): Promise<JoinStored> {
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store a join", async (tx) => {
     const { roomId } = answer.join;
     await insertOrCorrectRoom(tx, { roomId, roomVersion: answer.rules.version });
     const room = await lockRoom(tx, roomId);

@@ -9,6 +9,7 @@ import { roomRules } from "../../storage/rooms.ts";
 import { deleteKeptPdu, settleWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { fetchEvents } from "../fetch/fetch-events.ts";
 import { fillGap } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
@@ -138,7 +139,7 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
 }
 
 async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
-  await settleWaitingPdu(ctx.database.pool, event, ctx.now());
+  await atStep(ctx, "settle a waiting event", () => settleWaitingPdu(ctx.database.pool, event, ctx.now()));
   const { type, state_key: member = "" } = event.pdu;
   // One of ours may have been kicked or banned.
   if (type === "m.room.member" && member.endsWith(`:${ctx.serverName}`)) void wakeAbandonedResync(ctx, event.roomId);
@@ -184,6 +185,6 @@ export async function receiveKeptPdu(ctx: RoomsContext, waiting: WaitingPdu): Pr
     }
     if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
   }
-  await deleteKeptPdu(pool, waiting);
+  await atStep(ctx, "delete a kept event", () => deleteKeptPdu(pool, waiting));
   return true;
 }

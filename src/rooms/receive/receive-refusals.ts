@@ -3,7 +3,6 @@ import { parsePdu } from "../../matrix/event-format.ts";
 import { isUserId, serverNameOf, type EventId, type RoomId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers, loadEvent } from "../../storage/events.ts";
 import type { Membership } from "../../storage/memberships.ts";
 import {
@@ -13,6 +12,7 @@ import {
   takeStreamPositions,
 } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
 interface OutsidePdus {
@@ -68,7 +68,7 @@ async function storeRefusal(ctx: RoomsContext, event: Event): Promise<void> {
   const { roomId, eventId, pdu } = event;
   const [membership, userId] = [refusalIn(event), pdu.state_key];
   if (membership === undefined || !isUserId(userId)) return;
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store a refusal", async (tx) => {
     // A repeated transaction tells the user nothing new.
     if ((await insertOutliers(tx, [{ event, rejection: null }])) === 0) return;
     const streamId = await takeStreamPositions(tx, 1);

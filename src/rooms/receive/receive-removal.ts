@@ -3,7 +3,6 @@ import { authorize } from "../../matrix/authorization/authorize.ts";
 import { authEventIds, type Event } from "../../matrix/event.ts";
 import { isUserId, serverNameOf, type EventId, type RoomId, type UserId } from "../../matrix/identifiers.ts";
 import { stateKeyOf } from "../../matrix/state.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { applyMembershipChanges, localJoinedUsers, membershipOf, type Membership } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
@@ -12,6 +11,7 @@ import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import { deleteWaitingPdu } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import type { VerifiedEvent } from "../events/verify-pdus.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
@@ -139,7 +139,7 @@ async function storeRemoval(
   { event, userId, membership, joinId }: Removal,
 ): Promise<StoredEvent | undefined> {
   const { roomId, eventId } = event;
-  return await transaction(ctx.database, async (tx) => {
+  return await commit(ctx, "store a removal", async (tx) => {
     await lockRoom(tx, roomId);
     if ((await membershipOf(tx, roomId, userId))?.eventId !== joinId) return undefined;
     await insertOutliers(tx, [{ event, rejection: null }]);

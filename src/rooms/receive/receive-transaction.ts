@@ -10,6 +10,7 @@ import { receivedTransaction, storeReceivedTransaction } from "../../storage/rec
 import { roomRules } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
+import { atStep } from "../failpoints.ts";
 import { keepUnchecked } from "./keep-waiting.ts";
 import { receivePdu } from "./receive-pdu.ts";
 import { receiveRefusals } from "./receive-refusals.ts";
@@ -53,7 +54,10 @@ export async function receiveTransaction(
     receiveEdus(ctx, origin, edus),
   ]);
   const answer: TransactionResults = Object.assign({}, ...results);
-  return (await storeReceivedTransaction(pool, { origin, txnId, response: answer })) as TransactionResults;
+  const stored = await atStep(ctx, "store the answer to a transaction", () =>
+    storeReceivedTransaction(pool, { origin, txnId, response: answer }),
+  );
+  return stored as TransactionResults;
 }
 
 interface RoomPdus {

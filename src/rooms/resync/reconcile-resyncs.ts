@@ -2,6 +2,7 @@ import { listPartialRooms, partialRoom } from "../../storage/partial-state.ts";
 import { loadResyncControl } from "../../storage/resync-control.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { finishPurges } from "../join/purge-room.ts";
 import { nextResyncStep } from "./resync-next-step.ts";
 import { wakeAbandonedResync } from "./wake-abandoned-resync.ts";
@@ -22,7 +23,7 @@ export async function reconcileResyncs(ctx: RoomsContext): Promise<{ readonly st
     if ((await partialRoom(ctx.database.pool, roomId))?.joinEventId !== joinEventId) continue;
     const isCancelled = (await loadResyncControl(ctx.database, roomId))?.wish === "cancelled";
     if (!isCancelled) {
-      await ctx.resyncs.start(roomId, joinEventId);
+      await atStep(ctx, "start a missing resync", () => ctx.resyncs.start(roomId, joinEventId));
       started += 1;
     }
     if ((await localJoinedUsers(ctx.database.pool, roomId, ctx.serverName)).length > 0) continue;

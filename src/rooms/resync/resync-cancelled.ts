@@ -1,5 +1,6 @@
 import { loadResyncControl, storeResyncControl } from "../../storage/resync-control.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 
 /**
@@ -11,5 +12,5 @@ export async function recordCancelled(ctx: RoomsContext, { roomId, joinEventId }
   if (control?.wish === "cancelled") return;
   const why = "the workflow was cancelled";
   const wish = { roomId, wish: "cancelled", by: "temporal", at: ctx.now(), why } as const;
-  await storeResyncControl(ctx.database, wish, joinEventId);
+  await atStep(ctx, "note that a resync was cancelled", () => storeResyncControl(ctx.database, wish, joinEventId));
 }

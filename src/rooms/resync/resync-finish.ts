@@ -1,6 +1,6 @@
 import { rulesOf } from "../../matrix/room-versions.ts";
 import { stateSize } from "../../matrix/state.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { countPartialEvents, deletePartialRoom, lockPartialRoom, partialRoom } from "../../storage/partial-state.ts";
 import { deleteResyncControl } from "../../storage/resync-control.ts";
 import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
@@ -9,6 +9,7 @@ import { lockRoom, roomRules, setForwardExtremities } from "../../storage/rooms.
 import { countUnstoredEntries } from "../../storage/state-entries.ts";
 import { appendUnPartialStatedRoom, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
@@ -36,7 +37,7 @@ export type ResyncFinished =
 export async function finishResync(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncFinished> {
   const replay = await replayUnlocked(ctx, target);
   if (replay === "superseded" || replay === "more") return { kind: replay };
-  return await transaction(ctx.database, (tx) => finishWithin(ctx, tx, { ...target, replay }));
+  return await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay }));
 }
 
 /** Most of the work, done while the room can be used; the little that arrives meanwhile is left to the lock. */

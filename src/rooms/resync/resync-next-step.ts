@@ -1,6 +1,6 @@
 import { prevEventIds } from "../../matrix/event.ts";
 import type { EventId, RoomId } from "../../matrix/identifiers.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { hasState, loadEvents, whichExist } from "../../storage/events.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import {
@@ -17,6 +17,7 @@ import { clearResyncStateIds, loadResyncStateIds } from "../../storage/resync-st
 import { lockRoom } from "../../storage/rooms.ts";
 import { deleteHopelessPdus } from "../../storage/waiting-pdus.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { deviceListsOwedAfterLeave } from "./device-lists-after-resync.ts";
 
 /** Which join a resync works for: a re-join replaces it, and the old one must not touch the room any more. */
@@ -48,7 +49,7 @@ export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): P
   // Asked again after it was given up: by a workflow that was waiting, or whose worker was killed before it was told.
   if (room === undefined) return { kind: isAbandoned ? "left" : "superseded" };
   if (room.joinEventId !== target.joinEventId) return { kind: "superseded" };
-  if (isAbandoned) return await transaction(ctx.database, (tx) => giveUpRoom(ctx, tx, target));
+  if (isAbandoned) return await commit(ctx, "give up a room that was left", (tx) => giveUpRoom(ctx, tx, target));
   const events = await nextRepairableEvents(pool, target.roomId, BATCH);
   if (events.length === 0) return { kind: "finish" };
   const partialEvents = await countPartialEvents(pool, target.roomId);

@@ -3,7 +3,7 @@ import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { StateMap } from "../../matrix/state.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
-import { transaction, type Connection } from "../../storage/database.ts";
+import type { Connection } from "../../storage/database.ts";
 import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../../storage/events.ts";
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../../storage/partial-state.ts";
 import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
@@ -12,6 +12,7 @@ import { lockRoom, setForwardExtremities, type RoomRow } from "../../storage/roo
 import { appendUnPartialStatedEvent, takeStreamPositions } from "../../storage/streams.ts";
 import { rejectionText, ruleAndReasonOf } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { judgeEvent } from "../events/judge-event.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
@@ -50,7 +51,7 @@ export async function repairEvents(
   let rejectionsChanged = 0;
   for (let start = 0; start < eventIds.length; start += REPAIRS_PER_TRANSACTION) {
     const ids = eventIds.slice(start, start + REPAIRS_PER_TRANSACTION);
-    const repaired = await transaction(ctx.database, (tx) => repairWithin(ctx, tx, target, ids));
+    const repaired = await commit(ctx, "repair events", (tx) => repairWithin(ctx, tx, target, ids));
     if (repaired === undefined) return { kind: "superseded" };
     count += repaired.length;
     rejectionsChanged += changesOf(repaired).length;

@@ -2,6 +2,7 @@ import type { RoomId } from "../../matrix/identifiers.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 
 /**
  * Has a resync look again where the last of our users is out of the room: one that waits for its servers would notice
@@ -13,7 +14,7 @@ export async function wakeAbandonedResync(ctx: RoomsContext, roomId: RoomId): Pr
     const { pool } = ctx.database;
     if ((await partialRoom(pool, roomId)) === undefined) return;
     if ((await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0) return;
-    await ctx.resyncs.wake(roomId);
+    await atStep(ctx, "wake a resync", () => ctx.resyncs.wake(roomId));
   } catch (error) {
     ctx.logger.warn({ err: error, roomId }, "a resync could not be told yet that its room was left");
   }

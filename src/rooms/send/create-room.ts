@@ -6,7 +6,6 @@ import type { RoomAlias, RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { transaction } from "../../storage/database.ts";
 import type { Connection } from "../../storage/database.ts";
 import { loadEvents } from "../../storage/events.ts";
 import type { StoredEvent } from "../../storage/events.ts";
@@ -17,6 +16,7 @@ import { acceptEventWithin } from "../events/accept-event.ts";
 import { authEventIdsFor, buildEvent } from "../events/build-event.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { createContentOf, initialRoomEvents } from "./initial-room-events.ts";
 import type { NewRoom } from "./initial-room-events.ts";
 import { inviteUser } from "./invite-user.ts";
@@ -48,7 +48,7 @@ export async function createRoom(ctx: RoomsContext, creator: UserId, room: NewRo
     },
     ...initialRoomEvents(room, creator, rules, alias).map((event) => ({ roomId, sender: creator, ...event })),
   ];
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "create a room", async (tx) => {
     await insertRoom(tx, { roomId, roomVersion: rules.version });
     if (alias !== undefined && !(await insertAlias(tx, { alias, roomId, creator }))) {
       throw new MatrixError(400, "M_ROOM_IN_USE", `${alias} is taken`);

@@ -10,6 +10,7 @@ import { listBackOffs, loadBackOff } from "../../storage/destinations.ts";
 import { deleteOutboxBatch, keepNewestInOutbox, nextOutboxBatch, outboxDestinations } from "../../storage/outbox.ts";
 import { listenForStream } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { createWakeUp } from "./wake-up.ts";
 import type { WakeUp } from "./wake-up.ts";
 
@@ -70,14 +71,18 @@ async function sendBatch(delivery: Delivery, destination: ServerName): Promise<b
   const { ctx } = delivery;
   const { pool } = ctx.database;
   const newTxnId = crypto.randomUUID();
-  const batch = await nextOutboxBatch(pool, destination, { newTxnId, limit: MAX_TRANSACTION_PDUS });
+  const batch = await atStep(ctx, "begin a transaction", () =>
+    nextOutboxBatch(pool, destination, { newTxnId, limit: MAX_TRANSACTION_PDUS }),
+  );
   if (batch === undefined) return false;
   const { txnId, edus } = batch;
   const transaction = { txnId, pdus: batch.events.map((event) => event.pdu), edus };
   const options = { signal: delivery.aborting.signal };
-  const response = await ctx.federation.sendTransaction(destination, transaction, options);
+  const response = await atStep(ctx, "send a transaction", () =>
+    ctx.federation.sendTransaction(destination, transaction, options),
+  );
   logRefusedPdus(ctx, destination, response);
-  await deleteOutboxBatch(pool, destination, batch.txnId);
+  await atStep(ctx, "take a transaction off", () => deleteOutboxBatch(pool, destination, txnId));
   return true;
 }
 

@@ -15,6 +15,7 @@ import { acceptEvent } from "../events/accept-event.ts";
 import { buildEvent } from "../events/build-event.ts";
 import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
+import { atStep } from "../failpoints.ts";
 import { judgeEvent } from "../events/judge-event.ts";
 import { knownAuthEventIds } from "../events/known-auth-events.ts";
 import { stateBehind } from "../events/state-before-event.ts";
@@ -38,13 +39,14 @@ export async function inviteRemoteUser(ctx: RoomsContext, draft: EventDraft, tar
   if (server === undefined) {
     throw new MatrixError(400, "M_INVALID_PARAM", `${target} names no server`);
   }
-  const answered = await ctx.federation.invite(server, {
+  const invite = {
     roomId: draft.roomId,
     eventId: event.eventId,
     roomVersion: rules.version,
     pdu: event.pdu,
     inviteRoomState: roomState,
-  });
+  };
+  const answered = await atStep(ctx, "send an invitation", () => ctx.federation.invite(server, invite));
   const signed: Event = { ...event, pdu: withSignatureOf(server, event.pdu, answered) };
   if (eventIdOf(signed.pdu, rules) !== event.eventId) {
     throw new MatrixError(502, "M_UNKNOWN", `${server} answered the invitation with another event`);

@@ -7,7 +7,6 @@ import type { EventId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../matrix/json.ts";
 import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import { signEvent } from "../../matrix/signatures.ts";
-import { transaction } from "../../storage/database.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { storeInviteRoomState } from "../../storage/invites.ts";
 import { membershipOf } from "../../storage/memberships.ts";
@@ -15,6 +14,7 @@ import { insertOrCorrectRoom, loadRoom, type RoomRow } from "../../storage/rooms
 import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import { askIfUnknown } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
 import { isServerAllowedInState } from "../receive/server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
@@ -122,7 +122,7 @@ interface AcceptedInvite {
 
 async function storeInvite(ctx: RoomsContext, invite: AcceptedInvite): Promise<void> {
   const { event, invited, rules } = invite;
-  await transaction(ctx.database, async (tx) => {
+  await commit(ctx, "store an invitation", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId: event.roomId, roomVersion: rules.version });
     // A repeated request finds the event stored, and tells the user nothing new.
     if ((await insertOutliers(tx, [{ event, rejection: null }])) === 0) return;
