@@ -4,6 +4,7 @@ import { createFederationClient } from "../federation-client/client.ts";
 import { createKeyRing } from "../federation-client/key-ring.ts";
 import type { SigningKey } from "../matrix/signatures.ts";
 import type { Appservices, RoomsContext } from "../rooms/context.ts";
+import type { Reach } from "../rooms/failpoints.ts";
 import { openDatabase, type Database } from "../storage/database.ts";
 import { migrate } from "../storage/migrations.ts";
 import { loadApplicationServices } from "./load-application-services.ts";
@@ -26,6 +27,8 @@ export interface ComposeOptions {
   readonly shutdown: Shutdown;
   /** Shown in PostgreSQL's list of connections. */
   readonly process: "serve" | "worker";
+  /** What stands at the failpoints. */
+  readonly reach?: Reach | undefined;
 }
 
 function withoutPassword(databaseUrl: string): string {
@@ -127,6 +130,7 @@ export async function compose(options: ComposeOptions): Promise<Composition> {
     now: Date.now,
     fullStateWaitMs,
     defaultRoomVersion,
+    ...(options.reach && { reach: options.reach }),
   };
   return { ctx, temporal };
 }

@@ -10,6 +10,7 @@ import { createOperatorRouter } from "../operator/router.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { makeSenders } from "../rooms/appservices/act-as.ts";
 import { startAppservicePushes } from "../rooms/appservices/push-to-services.ts";
+import type { Reach } from "../rooms/failpoints.ts";
 import { startExpiring } from "../rooms/edus/keep-expiring.ts";
 import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
 import { startForgettingTransactions } from "../rooms/receive/forget-old-transactions.ts";
@@ -115,12 +116,12 @@ async function reconcileAtStart(ctx: RoomsContext): Promise<void> {
 }
 
 /** `fastjoin serve`: the HTTP half, until a signal comes. */
-export async function serve(config: Config): Promise<void> {
+export async function serve(config: Config, { reach }: { readonly reach?: Reach } = {}): Promise<void> {
   await checkFiles(config);
   const logger = createLogger(config.logLevel, { process: "serve" });
   const shutdown = createShutdown(logger);
   try {
-    const composition = await compose({ config, logger, shutdown, process: "serve" });
+    const composition = await compose({ config, logger, shutdown, process: "serve", reach });
     const { ctx } = composition;
     await makeSenders(ctx);
     const metrics = createMetrics(ctx.database);

@@ -4,6 +4,7 @@ import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { createActivities } from "../../activities/index.ts";
+import type { Reach } from "../rooms/failpoints.ts";
 import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
@@ -14,8 +15,10 @@ import { createShutdown, type Shutdown } from "./shutdown.ts";
 import { DEFAULT_ADDRESS } from "./temporal-connection.ts";
 import { installTemporalLogger } from "./temporal-logger.ts";
 
+type WorkflowSource = Pick<WorkerOptions, "workflowBundle" | "workflowsPath">;
+
 /** The bundle that the build made, beside the built sources; from the sources, the workflows themselves. */
-function workflowSource(): Pick<WorkerOptions, "workflowBundle" | "workflowsPath"> {
+function workflowSource(): WorkflowSource {
   const bundle = fileURLToPath(new URL("../../workflow-bundle.js", import.meta.url));
   const index = fileURLToPath(new URL(`../../workflows/index${extname(import.meta.url)}`, import.meta.url));
   return existsSync(bundle) ? { workflowBundle: { codePath: bundle } } : { workflowsPath: index };
@@ -46,13 +49,17 @@ async function introduce({ ctx, temporal }: Composition, shutdown: Shutdown): Pr
   );
 }
 
-async function createWorker(connection: NativeConnection, config: Config, ctx: Composition["ctx"]): Promise<Worker> {
+async function createWorker(
+  connection: NativeConnection,
+  config: Config,
+  { ctx, workflows }: { readonly ctx: Composition["ctx"]; readonly workflows: WorkflowSource },
+): Promise<Worker> {
   return Worker.create({
     connection,
     namespace: config.temporal.namespace,
     taskQueue: config.temporal.taskQueue,
     activities: createActivities(ctx),
-    ...workflowSource(),
+    ...workflows,
     // A killed worker's tasks go to another after a second, not after ten.
     stickyQueueScheduleToStartTimeout: "1s",
     // Heartbeats leave the process as they are made, not every 4 s: a time-out of 5 s would leave no room for delays.
@@ -62,12 +69,19 @@ async function createWorker(connection: NativeConnection, config: Config, ctx: C
   });
 }
 
+/** What a worker is given beside its settings. */
+export interface WorkOptions {
+  readonly reach?: Reach;
+  /** Where the workflows come from, if not from the build or the sources. */
+  readonly workflows?: WorkflowSource;
+}
+
 /** `fastjoin worker`: the resyncs, until a signal comes. */
-export async function work(config: Config): Promise<void> {
+export async function work(config: Config, { reach, workflows = workflowSource() }: WorkOptions = {}): Promise<void> {
   const logger = createLogger(config.logLevel, { process: "worker" });
   const shutdown = createShutdown(logger);
   try {
-    const composition = await compose({ config, logger, shutdown, process: "worker" });
+    const composition = await compose({ config, logger, shutdown, process: "worker", reach });
     // Not before: its threads would keep a process alive that fails at its start.
     installTemporalLogger(logger);
     const connection = await connect(config, logger, shutdown);
@@ -78,7 +92,7 @@ export async function work(config: Config): Promise<void> {
     if (shutdown.isStopping()) {
       return;
     }
-    const worker = await createWorker(connection, config, composition.ctx);
+    const worker = await createWorker(connection, config, { ctx: composition.ctx, workflows });
     const running = worker.run();
     shutdown.add({
       name: "worker",
