@@ -39,8 +39,30 @@ export async function supersededBy(
 }
 
 /**
+ * Those of the ids that are the event itself, or events of the timeline that build on it. In room versions 1 and 2, whose
+ * ids are chosen, an event can be made to build on itself.
+ */
+export async function timelineDescendantsAmong(
+  c: Connection,
+  ids: readonly EventId[],
+  { eventId, roomId }: { readonly eventId: EventId; readonly roomId: RoomId },
+): Promise<Set<EventId>> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `WITH RECURSIVE above AS (
+         SELECT $2::text AS id
+       UNION
+         SELECT child.event_id FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.id]
+         WHERE child.room_id = $3 AND child.stream_id IS NOT NULL)
+     SELECT id FROM above WHERE id = ANY ($1::text[])`,
+    [ids, eventId, roomId],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
+/**
  * Those of the ids that are the event itself, or events known on partial state only that build on it or are authorized
- * by it. In room versions 1 and 2, whose ids are chosen, an event can be made to build on itself.
+ * by it.
  */
 export async function partialDescendantsAmong(
   c: Connection,

@@ -8,7 +8,12 @@ import { joinedServers } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
 import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
 import { markPartial, partialEventIds, partialRoom } from "../../storage/partial-state.ts";
-import { hasAcceptedDescendant, partialDescendantsAmong, supersededBy } from "../../storage/room-graph.ts";
+import {
+  hasAcceptedDescendant,
+  partialDescendantsAmong,
+  supersededBy,
+  timelineDescendantsAmong,
+} from "../../storage/room-graph.ts";
 import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
@@ -211,14 +216,19 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
 }
 
 /**
- * Partial events that build on or authorize each other in a ring could never be repaired, each of them behind the others, so that the
- * room would stay partial for ever. The event that closes a ring has a past that nobody can ever tell.
+ * The event that closes a ring has a past that nobody can ever tell. Events that build on each other in a ring would all
+ * be superseded, so that the room had no forward extremity left; partial ones that build on or authorize each other could
+ * never be repaired, each of them behind the others.
  */
 async function requireAcyclic({ tx, rules, partialFor }: StateSource, event: Event): Promise<void> {
-  if (partialFor === undefined || rules.eventIdFormat !== "chosen-by-sender") return;
-  const past = [...prevEventIds(event.pdu), ...authEventIds(event.pdu)];
-  const behind = await partialDescendantsAmong(tx, past, event);
-  if (behind.size > 0) throw new PrevEventsMissing([...behind]);
+  if (rules.eventIdFormat !== "chosen-by-sender") return;
+  const prev = prevEventIds(event.pdu);
+  const ring = await timelineDescendantsAmong(tx, prev, event);
+  const partial =
+    partialFor === undefined
+      ? new Set<EventId>()
+      : await partialDescendantsAmong(tx, [...prev, ...authEventIds(event.pdu)], event);
+  if (ring.size + partial.size > 0) throw new PrevEventsMissing([...ring, ...partial]);
 }
 
 /** What other servers told of the states at prev_events that are in no timeline of ours. */

@@ -120,6 +120,24 @@ describe("an event of room version 1 that builds on itself through another", () 
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
     expect(await loadEvent(database.pool, other.eventId)).toMatchObject({ outlier: true });
   });
+
+  it("waits in vain where the room's state is full, and is no fault of ours", async () => {
+    const { room, joinEventId } = await enterOldRoom();
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    const one = ringLink(room, `$one${members}`, `$other${members}`);
+    const other = ringLink(room, `$other${members}`, `$one${members}`);
+    await tellStates(room, [one, other]);
+
+    for (const { pdu } of [one, other]) {
+      const [sent] = await resident.sendPdus(room, [pdu]);
+      expect(sent).toMatchObject({ status: 200 });
+    }
+    await receiveWaitingPdus({ ...sidecar.ctx, now: () => Date.now() + 60_000 });
+    const { eventId } = await resident.sendMessage(room, resident.founder, "beside the ring");
+
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, softFailed: false });
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
 });
 
 describe("a second create event", () => {
