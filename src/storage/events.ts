@@ -10,7 +10,7 @@ import {
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../matrix/json.ts";
 import type { Membership } from "./memberships.ts";
-import { noteRedaction } from "./note-redaction.ts";
+import { noteRedactions } from "./note-redactions.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** An event with what we have made of it. */
@@ -45,7 +45,7 @@ interface OutlierToStore {
   readonly pduText?: string;
 }
 
-interface TimelineEventToStore {
+export interface TimelineEventToStore {
   readonly event: Event;
   readonly rejection: string | null;
   readonly softFailed: boolean;
@@ -144,8 +144,8 @@ const INSERT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, 
   auth_event_ids, pdu, rejection`;
 const SELECT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, depth, origin_server_ts,
   prev_event_ids::text[], auth_event_ids::text[], pdu, rejection`;
-const FROM_ARRAYS = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-  $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[]) AS new (${INSERT_COLUMNS})`;
+const ARRAYS = `$1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+  $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[]`;
 
 /**
  * Stores events outside the timeline; those that are already there, in whatever form, stay as they are.
@@ -171,7 +171,8 @@ export async function insertOutliers(tx: Connection, outliers: readonly OutlierT
 function insertOutlierChunk(tx: Connection, columns: readonly unknown[]): Promise<number> {
   return execute(
     tx,
-    `INSERT INTO events (${INSERT_COLUMNS}, outlier) SELECT ${SELECT_COLUMNS}, true FROM ${FROM_ARRAYS}
+    `INSERT INTO events (${INSERT_COLUMNS}, outlier) SELECT ${SELECT_COLUMNS}, true
+     FROM unnest(${ARRAYS}) AS new (${INSERT_COLUMNS})
      ON CONFLICT (event_id) DO NOTHING`,
     columns,
   );
@@ -183,18 +184,38 @@ function insertOutlierChunk(tx: Connection, columns: readonly unknown[]): Promis
  * @returns false if it is a timeline event already: then nothing is changed
  */
 export async function insertTimelineEvent(tx: Connection, entry: TimelineEventToStore): Promise<boolean> {
+  return (await insertTimelineEvents(tx, [entry])) === 1;
+}
+
+/**
+ * The same for several at once, a transaction's worth.
+ *
+ * @returns how many were no timeline events before
+ */
+export async function insertTimelineEvents(tx: Connection, entries: readonly TimelineEventToStore[]): Promise<number> {
   const written = await execute(
     tx,
     `INSERT INTO events (${INSERT_COLUMNS}, outlier, soft_failed, stream_id, state_before, state_after)
-     SELECT ${SELECT_COLUMNS}, false, $13::boolean, $14::bigint, $15::bigint, $16::bigint FROM ${FROM_ARRAYS}
+     SELECT ${SELECT_COLUMNS}, false, new.soft_failed, new.stream_id, new.state_before, new.state_after
+     FROM unnest(${ARRAYS}, $13::boolean[], $14::bigint[], $15::bigint[], $16::bigint[])
+       AS new (${INSERT_COLUMNS}, soft_failed, stream_id, state_before, state_after)
      ON CONFLICT (event_id) DO UPDATE SET outlier = false, rejection = EXCLUDED.rejection,
        soft_failed = EXCLUDED.soft_failed, stream_id = EXCLUDED.stream_id,
        state_before = EXCLUDED.state_before, state_after = EXCLUDED.state_after
      WHERE events.outlier`,
-    [...columnsOf([entry]), entry.softFailed, entry.streamId, entry.stateBefore, entry.stateAfter],
+    [
+      ...columnsOf(entries),
+      entries.map((entry) => entry.softFailed),
+      entries.map((entry) => entry.streamId),
+      entries.map((entry) => entry.stateBefore),
+      entries.map((entry) => entry.stateAfter),
+    ],
   );
-  await noteRedaction(tx, entry.event);
-  return written === 1;
+  await noteRedactions(
+    tx,
+    entries.map((entry) => entry.event),
+  );
+  return written;
 }
 
 /** Those of the events that we have. */

@@ -3,13 +3,18 @@ import { isEventId } from "../matrix/identifiers.ts";
 import { execute } from "./query.ts";
 import type { Connection } from "./query.ts";
 
-/** Notes which event a redaction names, so that it is found when that event is read. Others are passed over. */
-export async function noteRedaction(tx: Connection, { eventId, pdu }: Event): Promise<void> {
-  if (pdu.type !== "m.room.redaction") return;
-  const targets = [pdu.redacts, pdu.content["redacts"]].filter(isEventId);
+/** Notes which events the redactions among these name, so that they are found when those are read. */
+export async function noteRedactions(tx: Connection, events: readonly Event[]): Promise<void> {
+  const named = events.flatMap(({ eventId, pdu }) =>
+    pdu.type === "m.room.redaction"
+      ? [pdu.redacts, pdu.content["redacts"]].filter(isEventId).map((target) => [eventId, target] as const)
+      : [],
+  );
+  if (named.length === 0) return;
   await execute(
     tx,
-    `INSERT INTO redactions (redaction_id, redacts) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING`,
-    [eventId, targets],
+    `INSERT INTO redactions (redaction_id, redacts) SELECT * FROM unnest($1::text[], $2::text[])
+     ON CONFLICT DO NOTHING`,
+    [named.map(([redaction]) => redaction), named.map(([, target]) => target)],
   );
 }
