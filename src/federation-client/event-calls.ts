@@ -3,7 +3,8 @@ import { callServer, jsonCall } from "./call-server.ts";
 import type { CallContext } from "./call-server.ts";
 import type { FederationClient, FederationClientOptions, OnEvent } from "./client.ts";
 import { readLargeJson } from "./large-json.ts";
-import { listIn, singleEventOf, stateIdsOf, transactionResponseOf } from "./read-answers.ts";
+import { singleEventOf, transactionResponseOf } from "./read-answers.ts";
+import { eventsIn, readStateIds } from "./read-lists.ts";
 import { get, LARGE, MIB, MIDDLING, MINUTE_MS, post, put, QUICK } from "./requests.ts";
 
 async function streamState(body: AsyncIterable<Uint8Array>, onEvent: OnEvent): Promise<void> {
@@ -13,6 +14,9 @@ async function streamState(body: AsyncIterable<Uint8Array>, onEvent: OnEvent): P
     onElement: (list, pdu) => onEvent(list === "pdus" ? "state" : "auth_chain", pdu),
   });
 }
+
+/** No event's is longer in practice. */
+const MAX_AUTH_CHAIN = 5_000;
 
 type EventCalls = Pick<
   FederationClient,
@@ -26,7 +30,7 @@ export function eventCalls(context: CallContext, options: FederationClientOption
       callServer(
         context,
         server,
-        jsonCall(get(paths.stateIds(roomId, eventId)), { ...LARGE, maxBytes: 64 * MIB }, stateIdsOf),
+        { request: get(paths.stateIds(roomId, eventId)), limits: { ...LARGE, maxBytes: 64 * MIB }, read: readStateIds },
         callOptions,
       ),
     state: (server, { roomId, eventId, onEvent }, callOptions) => {
@@ -39,24 +43,33 @@ export function eventCalls(context: CallContext, options: FederationClientOption
       );
     },
     event: (server, eventId, callOptions) =>
-      callServer(context, server, jsonCall(get(paths.event(eventId)), QUICK, singleEventOf), callOptions),
+      callServer(
+        context,
+        server,
+        jsonCall(get(paths.event(eventId)), { ...QUICK, maxBytes: MIB }, singleEventOf),
+        callOptions,
+      ),
     eventAuth: (server, { roomId, eventId }, callOptions) =>
       callServer(
         context,
         server,
-        jsonCall(get(paths.eventAuth(roomId, eventId)), MIDDLING, listIn("auth_chain")),
+        {
+          request: get(paths.eventAuth(roomId, eventId)),
+          limits: MIDDLING,
+          read: eventsIn("auth_chain", MAX_AUTH_CHAIN),
+        },
         callOptions,
       ),
     getMissingEvents: (server, { roomId, earliestEvents, latestEvents, limit, minDepth = 0 }, callOptions) => {
       const content = { earliest_events: earliestEvents, latest_events: latestEvents, limit, min_depth: minDepth };
-      const call = jsonCall(post(paths.getMissingEvents(roomId), content), MIDDLING, listIn("events"));
-      return callServer(context, server, call, callOptions);
+      const request = post(paths.getMissingEvents(roomId), content);
+      return callServer(context, server, { request, limits: MIDDLING, read: eventsIn("events", limit) }, callOptions);
     },
     backfill: (server, { roomId, eventIds, limit }, callOptions) =>
       callServer(
         context,
         server,
-        jsonCall(get(paths.backfill(roomId, eventIds, limit)), MIDDLING, listIn("pdus")),
+        { request: get(paths.backfill(roomId, eventIds, limit)), limits: MIDDLING, read: eventsIn("pdus", limit) },
         callOptions,
       ),
     sendTransaction: (server, { txnId, pdus, edus = [] }, callOptions) => {

@@ -1,5 +1,6 @@
 import { parseJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
+import { createByteBuffer, type ByteBuffer } from "./byte-buffer.ts";
 
 /** The text is no JSON object of the expected shape, or exceeds a limit. */
 export class LargeJsonError extends Error {
@@ -59,8 +60,8 @@ interface Scan {
   depth: number;
   inString: boolean;
   escaped: boolean;
-  parts: Uint8Array[];
-  partsBytes: number;
+  /** The beginning of what is being captured, from chunks that have gone. */
+  readonly held: ByteBuffer;
   readonly listsSeen: Set<string>;
 }
 
@@ -104,7 +105,7 @@ function scanValue(scan: Scan, chunk: Uint8Array, from: number): number {
 }
 
 function textOf(scan: Scan, last: Uint8Array): string {
-  const bytes = scan.parts.length === 0 ? last : Buffer.concat([...scan.parts, last]);
+  const bytes = scan.held.length === 0 ? last : scan.held.with(last);
   try {
     return UTF8.decode(bytes);
   } catch {
@@ -115,8 +116,7 @@ function textOf(scan: Scan, last: Uint8Array): string {
 function stopCapturing(scan: Scan): void {
   scan.capturing = false;
   scan.depth = 0;
-  scan.parts = [];
-  scan.partsBytes = 0;
+  scan.held.clear();
 }
 
 function unexpected(byte: number, place: Place): LargeJsonError {
@@ -202,8 +202,7 @@ export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
     depth: 0,
     inString: false,
     escaped: false,
-    parts: [],
-    partsBytes: 0,
+    held: createByteBuffer(),
     listsSeen: new Set(),
   };
 
@@ -216,11 +215,9 @@ export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
   function capture(chunk: Uint8Array, from: number): { next: number; piece: JsonPiece | undefined } {
     const end = scanValue(scan, chunk, from);
     const part = chunk.subarray(from, end < 0 ? chunk.length : end);
-    checkSize(scan.partsBytes + part.length);
+    checkSize(scan.held.length + part.length);
     if (end >= 0) return { next: end, piece: finishValue(scan, part) };
-    // Copied, since the rest of the chunk need not be held for a value's beginning.
-    scan.parts.push(Uint8Array.from(part));
-    scan.partsBytes += part.length;
+    scan.held.append(part);
     return { next: chunk.length, piece: undefined };
   }
 

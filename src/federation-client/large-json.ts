@@ -1,5 +1,6 @@
 import { JsonSyntaxError, parseJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
+import { createByteBuffer } from "./byte-buffer.ts";
 import { createJsonSplitter, LargeJsonError } from "./json-splitter.ts";
 import type { JsonPiece } from "./json-splitter.ts";
 
@@ -55,11 +56,11 @@ export async function readLargeJson(
 
 /** Reads a JSON text that may be held as a whole. */
 export async function readSmallJson(bytes: AsyncIterable<Uint8Array>): Promise<JsonValue> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of bytes) chunks.push(chunk);
+  const held = createByteBuffer();
+  for await (const chunk of bytes) held.append(chunk);
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(held.with(new Uint8Array(0)));
   } catch {
     throw new LargeJsonError("the text is not UTF-8");
   }

@@ -3,7 +3,6 @@ import type {
   MembershipTemplate,
   SendJoinSummary,
   ServerKeysResponse,
-  StateIdsResponse,
   TransactionResponse,
 } from "../federation-api/endpoints.ts";
 import { isEventId, isRoomId, isServerName } from "../matrix/identifiers.ts";
@@ -32,10 +31,6 @@ function listOf(value: JsonValue | undefined, what: string): readonly JsonValue[
 /** A reader of the list that stands under `member`. */
 export function listIn(member: string): (answer: JsonValue) => readonly JsonValue[] {
   return (answer) => listOf(objectOf(answer)[member], member);
-}
-
-function eventIdsOf(value: JsonValue | undefined, what: string): readonly EventId[] {
-  return listOf(value, what).map((id) => (isEventId(id) ? id : fault(`${what} holds something else than event ids`)));
 }
 
 /** A list of servers may hold what we can't ask; the others are still worth having. */
@@ -71,14 +66,6 @@ export function sendJoinSummaryOf(members: ReadonlyMap<string, JsonValue>): Send
     ...(isJsonObject(event) ? { event } : {}),
     ...(isServerName(origin) ? { origin } : {}),
     ...(servers === undefined ? {} : { serversInRoom: servers }),
-  };
-}
-
-export function stateIdsOf(answer: JsonValue): StateIdsResponse {
-  const body = objectOf(answer);
-  return {
-    pdu_ids: eventIdsOf(body["pdu_ids"], "pdu_ids"),
-    auth_chain_ids: eventIdsOf(body["auth_chain_ids"], "auth_chain_ids"),
   };
 }
 

@@ -231,14 +231,21 @@ export async function loadEvent(c: Connection, id: EventId): Promise<StoredEvent
   return row && storedEventOf(row);
 }
 
+/** The parameter of a statement, and its rows, are held several times over while it runs. */
+const IDS_AT_ONCE = 20_000;
+
 /** Those of the ids that we have, outliers and rejected ones included. */
 export async function whichExist(c: Connection, ids: readonly EventId[]): Promise<Set<EventId>> {
-  const rows = await queryRows<{ id: EventId }>(
-    c,
-    `SELECT event_id AS id FROM events WHERE event_id = ANY ($1::text[])`,
-    [ids],
-  );
-  return new Set(rows.map((row) => row.id));
+  const existing = new Set<EventId>();
+  for (let start = 0; start < ids.length; start += IDS_AT_ONCE) {
+    const rows = await queryRows<{ id: EventId }>(
+      c,
+      `SELECT event_id AS id FROM events WHERE event_id = ANY ($1::text[])`,
+      [ids.slice(start, start + IDS_AT_ONCE)],
+    );
+    for (const { id } of rows) existing.add(id);
+  }
+  return existing;
 }
 
 /** Moves the event's state pointers and its verdict, when the full state before it becomes known. */

@@ -17,8 +17,10 @@ export interface AuthorizedOutlier {
 
 interface AuthorizedOutliers {
   readonly authorized: readonly AuthorizedOutlier[];
-  /** Events that can't be judged: an auth event of theirs (or of one of those) is missing, or they form a cycle. */
+  /** Events that can't be judged: an auth event of theirs (or of one of those) is missing. */
   readonly undecided: readonly Event[];
+  /** Those that can't ever be: they authorize themselves by way of others, or build on such ones. */
+  readonly cyclic: readonly Event[];
   /** The auth events that are missing for that. */
   readonly missing: ReadonlySet<EventId>;
 }
@@ -43,7 +45,7 @@ export async function authorizeOutliers(
 
   const authorized: AuthorizedOutlier[] = [];
   const { ordered, cyclic } = topologicalOrder(input.values(), (one) => authEventIdsWithCreate(one, rules));
-  const undecided: Event[] = [...cyclic];
+  const undecided: Event[] = [];
   const missing = new Set<EventId>();
   for (const event of ordered) {
     const absent = authEventIdsWithCreate(event, rules).filter((id) => !decided.has(id));
@@ -58,7 +60,7 @@ export async function authorizeOutliers(
     decided.set(event.eventId, judged);
     authorized.push({ event: judged, rejection });
   }
-  return { authorized, undecided, missing };
+  return { authorized, undecided, cyclic, missing };
 }
 
 /** The auth events of an event, with the create event that room version 12 leaves out of them. */

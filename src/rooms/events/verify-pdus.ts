@@ -1,7 +1,8 @@
 import { setImmediate as nextTick } from "node:timers/promises";
-import { authEventIds, originServerTsOf, prevEventIds, type Event } from "../../matrix/event.ts";
+import { authEventIds, originServerTsOf, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
-import { contentHashMatches } from "../../matrix/hashes.ts";
+import { canonicalJsonWithout } from "../../matrix/canonical-json.ts";
+import { canonicalModeOf, contentHashMatches } from "../../matrix/hashes.ts";
 import type { EventId, KeyId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import { redact } from "../../matrix/redaction.ts";
@@ -14,7 +15,7 @@ import type { RoomsContext } from "../context.ts";
  * gone. All other kinds show that the sender did not keep to the protocol.
  */
 export interface DroppedPdu {
-  readonly kind: "malformed" | "other-room" | "bad-signature" | "no-key";
+  readonly kind: "malformed" | "other-room" | "bad-signature" | "ring" | "no-key";
   /** Known only when the PDU could be read. */
   readonly eventId?: EventId;
   readonly reason: string;
@@ -61,11 +62,14 @@ export async function verifyPdus(
   }
   const keys = await keysOfSigners(ctx, rules, parsed);
   const events: Event[] = [];
+  const stripped: EventId[] = [];
   for (const [index, event] of parsed.entries()) {
     if (index > 0 && index % CHECKS_PER_TURN === 0) await nextTick();
     const verdict = verifyEventSignatures(event.pdu, rules, event.eventId, keys);
     if (verdict.valid) {
-      events.push(contentHashMatches(event.pdu, rules) ? event : { ...event, pdu: redact(event.pdu, rules) });
+      const kept = withProvedContent(event, rules);
+      events.push(kept.event);
+      if (kept.stripped) stripped.push(event.eventId);
     } else {
       dropped.push({
         kind: verdict.missingKeys === undefined ? "bad-signature" : "no-key",
@@ -74,7 +78,42 @@ export async function verifyPdus(
       });
     }
   }
+  reportStripped(ctx, roomId, stripped);
   return { events, dropped };
+}
+
+/** Check 3. A copy that is redacted already is an honest one; in any other somebody has changed the content. */
+function withProvedContent(
+  event: Event,
+  rules: RoomVersionRules,
+): { readonly event: Event; readonly stripped: boolean } {
+  if (contentHashMatches(event.pdu, rules)) return { event, stripped: false };
+  const pdu = redact(event.pdu, rules);
+  return { event: { ...event, pdu }, stripped: textOf(pdu, rules) !== textOf(event.pdu, rules) };
+}
+
+function textOf(pdu: Pdu, rules: RoomVersionRules): string {
+  return canonicalJsonWithout(pdu, new Set(), canonicalModeOf(rules));
+}
+
+/** A log line names so many. */
+const NAMED = 20;
+
+function reportStripped(ctx: RoomsContext, roomId: RoomId, eventIds: readonly EventId[]): void {
+  if (eventIds.length === 0) return;
+  const reason = "the content is not what was hashed";
+  const told = { roomId, count: eventIds.length, eventIds: eventIds.slice(0, NAMED), reason };
+  ctx.logger.warn(told, "events are kept without their content");
+}
+
+/** What it complains of may be a number of a million digits. */
+const MAX_REASON_LENGTH = 300;
+
+/** Whoever passes an event on may write there whatever they like, and as much; nothing of it is proved, or used. */
+function withoutUnsigned(event: Event): Event {
+  if (event.pdu["unsigned"] === undefined) return event;
+  const { unsigned: _unsigned, ...pdu } = event.pdu;
+  return { ...event, pdu: pdu as Pdu };
 }
 
 /** Check 1, and that the event can have a place in the room. */
@@ -84,8 +123,8 @@ function readPdu(
   roomId: RoomId,
 ): { readonly event: Event } | { readonly dropped: DroppedPdu } {
   const verdict = parsePdu(pdu, rules);
-  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason } };
-  const { event } = verdict;
+  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
+  const event = withoutUnsigned(verdict.event);
   const { eventId } = event;
   if (event.roomId !== roomId) {
     return { dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };

@@ -4,7 +4,9 @@ import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { insertOutliers, whichExist } from "../../storage/events.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
+import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { createOutlierIntake, type OutlierIntake } from "./outlier-intake.ts";
+import { reportDropped } from "./report-dropped.ts";
 
 interface EventsToFetch {
   readonly roomId: RoomId;
@@ -12,6 +14,8 @@ interface EventsToFetch {
   readonly server: ServerName;
   readonly eventIds: readonly EventId[];
   readonly signal?: AbortSignal;
+  /** Told what failed the checks. */
+  readonly onDropped?: (dropped: readonly DroppedPdu[]) => void;
 }
 
 /** Requests to one server under way at once. */
@@ -58,9 +62,9 @@ export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Pr
     const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
     wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
   }
-  for (const drop of (await intake.settle()).dropped) {
-    ctx.logger.warn({ server: request.server, ...drop }, "a fetched event was dropped");
-  }
+  const { dropped } = await intake.settle();
+  reportDropped(ctx, { roomId: request.roomId, server: request.server, endpoint: "/event" }, dropped);
+  request.onDropped?.(dropped);
   const left = await notStored(ctx, request.eventIds);
   if (left.length > 0 && failure !== undefined) throw failure;
   return request.eventIds.length - left.length;

@@ -5,6 +5,7 @@ import type { Event } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
 import { isServerName, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import { jsonWeight } from "../../matrix/json-weight.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { insertOrCorrectRoom } from "../../storage/rooms.ts";
@@ -48,6 +49,10 @@ export interface JoinAnswer {
 
 /** A light answer holds hundreds of events. Those of a full one beyond this become outliers at once. */
 const HELD_IN_MEMORY = 3000;
+const MAX_HELD_WEIGHT = 16 * 1024 * 1024;
+
+/** The largest rooms that are known have a third of this. */
+const MAX_STATE_EVENTS = 400_000;
 
 /** No room has as many servers; a longer list is a mistake or an attack. */
 const MAX_SERVERS = 50_000;
@@ -66,15 +71,15 @@ export async function sendJoin(
   const { server, rules } = template;
   const ours = joinEvent(ctx, template, request);
   const { roomId } = request;
-  const parts = takeParts(ctx, roomId, ours, rules);
+  const refuse: Fail = (reason) => {
+    throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
+  };
+  const parts = takeParts(ctx, { roomId, ours, rules }, refuse);
   const onEvent: OnEvent = (kind, pdu) => parts.add(kind, pdu);
   const call = { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent };
   const summary = await atStep(ctx, "send a join", () =>
     ctx.federation.sendJoin(server, call, { ignoreBackOff: true }),
   );
-  const refuse: Fail = (reason) => {
-    throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
-  };
   const { result, told } = await parts.settle();
   checkCreateEvents({ ...told, roomId, rules, result }, refuse);
   checkJudges(told.judges, result, refuse);
@@ -105,28 +110,42 @@ interface ToldEvents {
   readonly judges: Judges;
 }
 
-function takeParts(ctx: RoomsContext, roomId: RoomId, ours: Event, rules: RoomVersionRules): AnswerParts {
+interface JoinMade {
+  readonly roomId: RoomId;
+  readonly ours: Event;
+  readonly rules: RoomVersionRules;
+}
+
+function takeParts(ctx: RoomsContext, { roomId, ours, rules }: JoinMade, refuse: Fail): AnswerParts {
   const outliers: AuthorizedOutlier[] = [];
   const judges = judgesOf(ours, rules);
   const creates = new Map<EventId, AuthorizedOutlier>();
   const stateIds: EventId[] = [];
   let unreadableState = 0;
+  let weight = 0;
   const intake = createOutlierIntake(ctx, {
     roomId,
     rules,
     keep: async (chunk) => {
-      for (const one of chunk.filter(({ event }) => isCreate(event))) creates.set(one.event.eventId, one);
+      // Two are one too many: no further one changes that.
+      const created = chunk.filter(({ event }) => isCreate(event)).slice(0, 2);
+      if (creates.size < 2) for (const one of created) creates.set(one.event.eventId, one);
       for (const { event } of chunk) judges.told.delete(event.eventId);
-      if (outliers.length + chunk.length <= HELD_IN_MEMORY) {
+      for (const { event } of chunk) weight += jsonWeight(event.pdu);
+      if (outliers.length + chunk.length <= HELD_IN_MEMORY && weight <= MAX_HELD_WEIGHT) {
         outliers.push(...chunk);
         return "held";
       }
+      weight = 0;
       await storeEarly(ctx, roomId, rules, [...outliers.splice(0), ...chunk]);
       return "stored";
     },
   });
   return {
     async add(kind, pdu) {
+      if (kind === "state" && stateIds.length + unreadableState >= MAX_STATE_EVENTS) {
+        refuse(`has more than ${MAX_STATE_EVENTS} events in its state`);
+      }
       const verdict = kind === "state" ? parsePdu(pdu, rules) : undefined;
       if (verdict?.ok === true) {
         stateIds.push(verdict.event.eventId);
