@@ -26,14 +26,33 @@ export type ServerFault =
   | "invalid-data"
   | "server-error";
 
-/** One server's standing in the resync, as `progress` shows it. Times are milliseconds since the epoch. */
+/** What a server said last, as `progress` shows it. Times are milliseconds since the epoch. */
 export interface ServerStanding {
   readonly name: string;
   readonly result: "untried" | "answered" | "failed";
   readonly cause?: ServerFault;
   readonly detail?: string;
+  /** Since it last answered. */
   readonly failures: number;
   readonly nextAttempt?: number;
+}
+
+/** A server that could not give one missing state. */
+export interface FailedAttempt {
+  readonly name: string;
+  readonly cause: ServerFault;
+  readonly failures: number;
+  readonly nextAttempt?: number;
+}
+
+/** A state that some partial event builds on, and that no server has given yet. */
+export interface MissingState {
+  /** The event at which the state is missing. */
+  readonly eventId: string;
+  /** Our join builds on it. */
+  readonly ofJoin: boolean;
+  /** Those asked for it in vain. */
+  readonly servers: readonly FailedAttempt[];
 }
 
 export interface ResyncProgress {
@@ -42,6 +61,23 @@ export interface ResyncProgress {
   /** State events that are known by id and still to be fetched. */
   readonly idsLeft: number;
   readonly servers: readonly ServerStanding[];
+  /** What is waited for, at most {@link MOST_MISSING_SHOWN} of them. */
+  readonly missingStates?: readonly MissingState[];
+}
+
+export const MOST_MISSING_SHOWN = 20;
+
+/** Of a wait: the server could not be reached at all, whichever state it is asked for. */
+export const EVERY_STATE = "";
+
+/** When a server is to be asked again for a state. */
+export interface StateWait {
+  /** The event at which the state is missing, or {@link EVERY_STATE}. */
+  readonly eventId: string;
+  readonly name: string;
+  readonly cause: ServerFault;
+  readonly failures: number;
+  readonly nextAttempt: number;
 }
 
 export interface ResyncInput {
@@ -54,6 +90,8 @@ export interface ResyncInput {
     readonly preferredServer?: string;
     readonly failuresInARow: number;
     readonly lastFailureAt: number;
+    readonly waits?: readonly StateWait[];
+    readonly failedInTurn?: readonly string[];
   };
 }
 

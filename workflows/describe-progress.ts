@@ -1,4 +1,4 @@
-import type { ResyncProgress, ServerStanding } from "./contract.ts";
+import type { MissingState, ResyncProgress, ServerStanding } from "./contract.ts";
 
 const PHASES: Readonly<Record<ResyncProgress["phase"], string>> = {
   fetching: "fetching the full state",
@@ -9,16 +9,23 @@ const PHASES: Readonly<Record<ResyncProgress["phase"], string>> = {
 
 /** The resync's standing as Markdown, for the Temporal UI. */
 export function describeProgress(roomId: string, progress: ResyncProgress): string {
-  const { phase, partialEvents, idsLeft, servers } = progress;
+  const { phase, partialEvents, idsLeft, servers, missingStates = [] } = progress;
   const lines = [
     `**${roomId}**: ${PHASES[phase]}`,
     "",
     `- partial events left: ${partialEvents}`,
     `- state events still to fetch: ${idsLeft}`,
+    ...missingStates.map(missingLine),
   ];
   if (servers.length === 0) return lines.join("\n");
   const rows = servers.map((server) => `| ${server.name} | ${standingOf(server)} | ${nextAttemptOf(server)} |`);
   return [...lines, "", "| server | standing | next attempt |", "| --- | --- | --- |", ...rows].join("\n");
+}
+
+function missingLine({ eventId, ofJoin, servers }: MissingState): string {
+  const attempts = servers.map((server) => `${server.name} ${server.failures}× (${server.cause})`);
+  const tried = attempts.length === 0 ? "" : `; asked in vain: ${attempts.slice(-5).join(", ")}`;
+  return `- missing: the state at \`${eventId}\`${ofJoin ? ", on which our join builds" : ""}${tried}`;
 }
 
 function standingOf(server: ServerStanding): string {

@@ -1,25 +1,50 @@
-import type { ResyncPhase, ResyncProgress, ServerFault, ServerStanding } from "./contract.ts";
+import {
+  EVERY_STATE,
+  MOST_MISSING_SHOWN,
+  type FailedAttempt,
+  type MissingState,
+  type ResyncInput,
+  type ResyncPhase,
+  type ResyncProgress,
+  type ServerFault,
+  type ServerStanding,
+  type StateWait,
+} from "./contract.ts";
 
 /**
  * The state machine behind the workflow `resync`, apart from it: pure, without a clock, so that it can be tested and
  * carried whole from run to run. All times are milliseconds since the epoch.
  */
-export interface ResyncState extends ResyncProgress {
+export interface ResyncState extends Omit<ResyncProgress, "missingStates"> {
   readonly preferredServer?: string;
   /** Failures since a server last helped: most of them say the same, so the next one is asked after a pause. */
   readonly failuresInARow: number;
   readonly lastFailureAt: number;
+  /** Told by the last step, which each run asks anew. */
+  readonly missing: MissingIds;
+  readonly waits: readonly StateWait[];
+  /** The states that were asked for in vain, the latest last: the others have their turn first. */
+  readonly failedInTurn: readonly string[];
+}
+
+/** The events at which states are missing. */
+export interface MissingIds {
+  readonly ofJoin: readonly string[];
+  readonly ofOthers: readonly string[];
 }
 
 export type ResyncEvent =
   | { readonly type: "phase"; readonly phase: ResyncPhase }
   | { readonly type: "partial-events"; readonly count: number }
   | { readonly type: "ids-left"; readonly count: number }
+  | { readonly type: "states-missing"; readonly missing: MissingIds }
   | { readonly type: "servers-listed"; readonly names: readonly string[] }
-  | { readonly type: "server-answered"; readonly name: string }
+  | { readonly type: "server-answered"; readonly name: string; readonly eventId: string }
   | {
       readonly type: "server-failed";
       readonly name: string;
+      /** The state that it was asked for; {@link EVERY_STATE}: it is to be asked for none until its wait is over. */
+      readonly eventId: string;
       readonly cause: ServerFault;
       readonly detail: string;
       readonly at: number;
@@ -31,10 +56,36 @@ export type ResyncEvent =
   | { readonly type: "server-preferred"; readonly name: string }
   | { readonly type: "retry-wished" };
 
-export function initialState(carried?: ResyncState): ResyncState {
-  return (
-    carried ?? { phase: "fetching", partialEvents: 0, idsLeft: 0, servers: [], failuresInARow: 0, lastFailureAt: 0 }
-  );
+const NOTHING_MISSING: MissingIds = { ofJoin: [], ofOthers: [] };
+
+/** @param carried by the run before, perhaps of an earlier release */
+export function initialState(carried?: ResyncInput["carried"]): ResyncState {
+  const { missingStates: _shown, ...rest } = carried ?? {
+    phase: "fetching",
+    partialEvents: 0,
+    idsLeft: 0,
+    servers: [],
+    failuresInARow: 0,
+    lastFailureAt: 0,
+  };
+  return {
+    ...rest,
+    missing: NOTHING_MISSING,
+    waits: carried?.waits ?? rest.servers.flatMap(waitOfServer),
+    failedInTurn: carried?.failedInTurn ?? [],
+  };
+}
+
+/** An earlier release kept one wait a server. */
+function waitOfServer({ name, cause, failures, nextAttempt }: ServerStanding): readonly StateWait[] {
+  if (cause === undefined || nextAttempt === undefined) return [];
+  return [{ eventId: EVERY_STATE, name, cause, failures, nextAttempt }];
+}
+
+/** What the next run begins with: bounded, however many states and servers there are. */
+export function carriedOf(state: ResyncState): NonNullable<ResyncInput["carried"]> {
+  const { missing: _asked, ...carried } = state;
+  return carried;
 }
 
 export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {
@@ -45,21 +96,14 @@ export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {
       return { ...state, partialEvents: event.count };
     case "ids-left":
       return { ...state, idsLeft: event.count };
+    case "states-missing":
+      return sameIds(state.missing, event.missing) ? state : { ...state, missing: event.missing };
     case "servers-listed":
       return { ...state, servers: withListed(state.servers, event.names) };
     case "server-answered":
-      return {
-        ...state,
-        failuresInARow: 0,
-        servers: replaced(state.servers, { name: event.name, result: "answered", failures: 0 }),
-      };
+      return answered(state, event);
     case "server-failed":
-      return {
-        ...state,
-        failuresInARow: state.failuresInARow + 1,
-        lastFailureAt: event.at,
-        servers: replaced(state.servers, failed(state.servers, event)),
-      };
+      return failed(state, event);
     case "server-preferred":
       return {
         ...withoutWaits(state),
@@ -71,8 +115,17 @@ export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {
   }
 }
 
+function sameIds(one: MissingIds, other: MissingIds): boolean {
+  return one.ofJoin.join() === other.ofJoin.join() && one.ofOthers.join() === other.ofOthers.join();
+}
+
 /** Carried from run to run: of a room on thousands of servers, these are enough to go round. */
 const MOST_SERVERS = 500;
+
+/** And of waits. The soonest over are forgotten first; the pause after each failure bounds the attempts all the same. */
+const MOST_WAITS = 500;
+const MOST_FAILED_IN_TURN = 500;
+const MOST_DETAIL = 500;
 
 function withListed(servers: readonly ServerStanding[], names: readonly string[]): readonly ServerStanding[] {
   const known = new Set(servers.map((server) => server.name));
@@ -88,8 +141,27 @@ function withoutWaits(state: ResyncState): ResyncState {
   return {
     ...state,
     failuresInARow: 0,
+    waits: state.waits.map((wait) => ({ ...wait, nextAttempt: 0 })),
     servers: state.servers.map(({ nextAttempt: _due, ...server }) => server),
   };
+}
+
+/** It gave all of the state, for which nobody is asked any more. */
+function answered(
+  state: ResyncState,
+  { name, eventId }: Extract<ResyncEvent, { type: "server-answered" }>,
+): ResyncState {
+  return {
+    ...state,
+    failuresInARow: 0,
+    servers: replaced(state.servers, { name, result: "answered", failures: 0 }),
+    waits: state.waits.filter((wait) => (wait.eventId === EVERY_STATE ? wait.name !== name : wait.eventId !== eventId)),
+    failedInTurn: state.failedInTurn.filter((id) => id !== eventId),
+  };
+}
+
+function isOutage(wait: StateWait, name: string): boolean {
+  return wait.eventId === EVERY_STATE && wait.name === name;
 }
 
 interface BackOff {
@@ -110,48 +182,129 @@ const BACK_OFF: Readonly<Record<ServerFault, BackOff>> = {
   "invalid-data": { first: 60_000, most: 60 * 60_000 },
 };
 
-function failed(
-  servers: readonly ServerStanding[],
-  event: Extract<ResyncEvent, { type: "server-failed" }>,
-): ServerStanding {
-  const { name, cause, detail, at, jitter } = event;
-  const failures = (servers.find((server) => server.name === name)?.failures ?? 0) + 1;
+/** A server that answers may lack one state and have another; one that does not answer is asked for none. */
+function failed(state: ResyncState, event: Extract<ResyncEvent, { type: "server-failed" }>): ResyncState {
+  const { name, cause, at, jitter } = event;
+  const eventId = cause === "unreachable" ? EVERY_STATE : event.eventId;
+  const earlier = state.waits.find((wait) => wait.eventId === eventId && wait.name === name);
+  const others = state.waits.filter((wait) => wait !== earlier && !isOutage(wait, name));
+  const failures = (earlier?.failures ?? 0) + 1;
   const { first, most } = BACK_OFF[cause];
   const wait = Math.min(most, first * 2 ** Math.min(failures - 1, 20)) * (1 + jitter / 5);
   const nextAttempt = at + Math.round(Math.max(wait, event.retryAfterMs ?? 0));
-  return { name, result: "failed", cause, detail, failures, nextAttempt };
+  const standing: ServerStanding = {
+    name,
+    result: "failed",
+    cause,
+    detail: event.detail.slice(0, MOST_DETAIL),
+    failures: (state.servers.find((server) => server.name === name)?.failures ?? 0) + 1,
+    nextAttempt,
+  };
+  return {
+    ...state,
+    failuresInARow: state.failuresInARow + 1,
+    lastFailureAt: at,
+    servers: replaced(state.servers, standing),
+    waits: [...longest(others), { eventId, name, cause, failures, nextAttempt }],
+    failedInTurn: [...state.failedInTurn.filter((id) => id !== event.eventId), event.eventId].slice(
+      -MOST_FAILED_IN_TURN,
+    ),
+  };
 }
 
-export type NextServer =
-  | { readonly kind: "ask"; readonly name: string }
-  /** Until then nobody is to be asked; undefined: nobody is known at all. */
+function longest(waits: readonly StateWait[]): readonly StateWait[] {
+  if (waits.length < MOST_WAITS) return waits;
+  const soonest = Math.min(...waits.map((wait) => wait.nextAttempt));
+  const forgotten = waits.findIndex((wait) => wait.nextAttempt === soonest);
+  return waits.filter((_wait, index) => index !== forgotten);
+}
+
+export type NextTurn =
+  | { readonly kind: "ask"; readonly eventId: string; readonly name: string }
+  /** Until then nobody is to be asked for anything; undefined: nobody is known at all. */
   | { readonly kind: "wait"; readonly until?: number };
 
 const PAUSE_AFTER_FAILURE = { each: 200, most: 5_000 };
 
 /**
- * Whom to ask next, of those that are due: the preferred server, then those that answered, then in the order of the
- * list, at whose head stands the one that we joined by and that surely knows our join. A failed server is due again
- * when its own wait is over, and its waits grow, so that those behind it get their turn.
+ * Which missing state is asked for next, and whom. What our join builds on goes first, and, as long as it is asked for
+ * in vain, by turns with the rest; of each kind, what was not asked for yet, then what has failed longest ago.
+ *
+ * Of the servers that are due for a state: the preferred one, then those that answered, then in the order of the list,
+ * at whose head stands the one that we joined by and that surely knows our join. A server that has failed is due again
+ * when its wait is over, and its waits grow, so that those behind it get their turn.
  */
-export function nextServer(state: ResyncState, now: number): NextServer {
+export function nextTurn(state: ResyncState, missing: MissingIds, now: number): NextTurn {
+  const due = dueTable(state);
   const pause = Math.min(PAUSE_AFTER_FAILURE.most, PAUSE_AFTER_FAILURE.each * state.failuresInARow);
   const rested = state.failuresInARow === 0 ? now : state.lastFailureAt + pause;
-  const due = state.servers.filter((server) => (server.nextAttempt ?? 0) <= now);
-  const [best] = due.toSorted((a, b) => rank(state, a) - rank(state, b));
-  if (best !== undefined) return rested <= now ? { kind: "ask", name: best.name } : { kind: "wait", until: rested };
-  const attempts = state.servers.flatMap((server) => server.nextAttempt ?? []);
-  return attempts.length === 0 ? { kind: "wait" } : { kind: "wait", until: Math.max(rested, Math.min(...attempts)) };
+  const order = inTurn(state, missing);
+  for (const eventId of order) {
+    const name = bestServer(state, (server) => due(eventId, server) <= now);
+    if (name !== undefined) return rested <= now ? { kind: "ask", eventId, name } : { kind: "wait", until: rested };
+  }
+  let earliest = Infinity;
+  for (const eventId of order) {
+    for (const { name } of state.servers) earliest = Math.min(earliest, due(eventId, name));
+  }
+  return earliest === Infinity ? { kind: "wait" } : { kind: "wait", until: Math.max(rested, earliest) };
 }
 
-/** Sorting is stable: what ranks alike stays in the order of the list. */
+/** When a server is due for a state; 0: at once. */
+function dueTable({ waits }: ResyncState): (eventId: string, name: string) => number {
+  const table = new Map<string, Map<string, number>>();
+  for (const { eventId, name, nextAttempt } of waits) {
+    const ofState = table.get(eventId) ?? new Map<string, number>();
+    table.set(eventId, ofState.set(name, nextAttempt));
+  }
+  const outages = table.get(EVERY_STATE);
+  return (eventId, name) => Math.max(outages?.get(name) ?? 0, table.get(eventId)?.get(name) ?? 0);
+}
+
+function inTurn({ failedInTurn, failuresInARow }: ResyncState, { ofJoin, ofOthers }: MissingIds): readonly string[] {
+  const place = new Map(failedInTurn.map((eventId, index) => [eventId, index]));
+  const rotated = (eventIds: readonly string[]): readonly string[] =>
+    eventIds.toSorted((a, b) => (place.get(a) ?? -1) - (place.get(b) ?? -1));
+  const last = failedInTurn.at(-1);
+  const othersFirst = failuresInARow > 0 && last !== undefined && ofJoin.includes(last);
+  return othersFirst ? [...rotated(ofOthers), ...rotated(ofJoin)] : [...rotated(ofJoin), ...rotated(ofOthers)];
+}
+
+function bestServer(state: ResyncState, isDue: (name: string) => boolean): string | undefined {
+  let best: ServerStanding | undefined;
+  for (const server of state.servers) {
+    // Of those that rank alike the first in the list.
+    if ((best === undefined || rank(state, server) < rank(state, best)) && isDue(server.name)) best = server;
+  }
+  return best?.name;
+}
+
 function rank(state: ResyncState, server: ServerStanding): number {
   if (server.name === state.preferredServer) return 0;
   return server.result === "answered" ? 1 : 2;
 }
 
 /** What others are told: of thousands of servers, the tried ones. */
-export function progressOf(state: ResyncState): ResyncProgress {
-  const { phase, partialEvents, idsLeft, servers } = state;
-  return { phase, partialEvents, idsLeft, servers: servers.filter((server) => server.result !== "untried") };
+export function progressOf(state: ResyncState): ResyncProgress & { readonly missingStates: readonly MissingState[] } {
+  const { phase, partialEvents, idsLeft, servers, missing } = state;
+  return {
+    phase,
+    partialEvents,
+    idsLeft,
+    servers: servers.filter((server) => server.result !== "untried"),
+    missingStates: [...missing.ofJoin, ...missing.ofOthers].slice(0, MOST_MISSING_SHOWN).map((eventId, index) => ({
+      eventId,
+      ofJoin: index < missing.ofJoin.length,
+      servers: attemptsFor(state, eventId),
+    })),
+  };
+}
+
+const MOST_ATTEMPTS_SHOWN = 50;
+
+function attemptsFor({ waits }: ResyncState, eventId: string): readonly FailedAttempt[] {
+  return waits
+    .filter((wait) => wait.eventId === eventId || wait.eventId === EVERY_STATE)
+    .slice(-MOST_ATTEMPTS_SHOWN)
+    .map(({ eventId: _same, nextAttempt, ...attempt }) => ({ ...attempt, ...(nextAttempt > 0 && { nextAttempt }) }));
 }

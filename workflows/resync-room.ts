@@ -3,6 +3,7 @@ import {
   continueAsNew,
   CancellationScope,
   isCancellation,
+  patched,
   proxyActivities,
   setCurrentDetails,
   setHandler,
@@ -12,6 +13,7 @@ import {
 } from "@temporalio/workflow";
 import type { Activities } from "../activities/index.ts";
 import {
+  EVERY_STATE,
   idsLeftSignal,
   MATRIX_ROOM_ID,
   PARTIAL_EVENTS,
@@ -23,7 +25,16 @@ import {
   type ResyncOutcome,
 } from "./contract.ts";
 import { describeProgress } from "./describe-progress.ts";
-import { initialState, nextServer, progressOf, reduce, type ResyncEvent, type ResyncState } from "./resync-progress.ts";
+import {
+  carriedOf,
+  initialState,
+  nextTurn,
+  progressOf,
+  reduce,
+  type MissingIds,
+  type ResyncEvent,
+  type ResyncState,
+} from "./resync-progress.ts";
 
 /**
  * Retried for ever: a database that is away comes back, and an error of ours is repaired by a new release, upon which
@@ -129,65 +140,120 @@ function targetOf({ roomId, joinEventId }: ResyncInput): { readonly roomId: stri
 /** The resync's loop: which events next, what they lack, repair them; when none is left, the room itself. */
 async function repairRoom(input: ResyncInput, room: FollowedRoom): Promise<ResyncOutcome> {
   const target = targetOf(input);
+  // A run that an earlier release has begun goes on as it did, until it is renewed.
+  const takesTurns = patched("missing-states-take-turns");
+  const refreshServers = serverList(input, room);
   for (;;) {
     const step = await quick.nextResyncStep(target);
     switch (step.kind) {
+      case "completed":
       case "superseded":
-        return "superseded";
+        return step.kind;
       case "left":
         return "completed-by-leave";
-      case "fetch":
+      case "fetch": {
         room.apply({ type: "partial-events", count: step.partialEvents });
-        for (const eventId of step.eventIds) {
-          await fetchState(input, room, eventId);
-          await renewHistory(input, room);
+        if (!takesTurns) {
+          await fetchOneByOne(input, room, step.eventIds);
+          break;
         }
+        const missing = missingOf(step);
+        room.apply({ type: "states-missing", missing });
+        await takeTurn(input, room, { missing, refreshServers });
         break;
+      }
       case "repair":
+        room.apply({ type: "states-missing", missing: NOTHING_MISSING });
         room.apply({ type: "phase", phase: "authorising" });
         room.apply({ type: "partial-events", count: step.partialEvents });
         await long.repairEvents({ ...target, eventIds: step.eventIds });
         break;
       case "finish": {
+        room.apply({ type: "states-missing", missing: NOTHING_MISSING });
         room.apply({ type: "phase", phase: "finishing" });
         room.apply({ type: "partial-events", count: 0 });
         const finished = await long.finishResync(target);
         if (finished.kind === "completed") return "completed";
-        if (finished.kind === "superseded") return "superseded";
+        // The worker may have been killed between its commit and its report: the next step tells what became of the room.
+        if (finished.kind === "superseded" && !takesTurns) return "superseded";
       }
     }
     await renewHistory(input, room);
   }
 }
 
+const NOTHING_MISSING: MissingIds = { ofJoin: [], ofOthers: [] };
+
+function missingOf({ eventIds, ofJoin = [] }: { eventIds: readonly string[]; ofJoin?: readonly string[] }): MissingIds {
+  return { ofJoin, ofOthers: eventIds.filter((eventId) => !ofJoin.includes(eventId)) };
+}
+
+/** Reads the list of servers when it has grown old. */
+function serverList(input: ResyncInput, room: FollowedRoom): () => Promise<void> {
+  let listedAt = 0;
+  return async () => {
+    if (Date.now() - listedAt <= SERVERS_LISTED_EVERY_MS) return;
+    room.apply({ type: "servers-listed", names: await quick.listServers(targetOf(input)) });
+    listedAt = Date.now();
+  };
+}
+
+interface Turn {
+  readonly missing: MissingIds;
+  readonly refreshServers: () => Promise<void>;
+}
+
+/** Asks one server for one missing state; where nobody is to be asked yet, or it did not help, waits for the next turn. */
+async function takeTurn(input: ResyncInput, room: FollowedRoom, { missing, refreshServers }: Turn): Promise<void> {
+  for (;;) {
+    await refreshServers();
+    const next = nextTurn(room.state(), missing, Date.now());
+    if (next.kind === "wait") return await untilNextTurn(room, next.until);
+    if (await askServer(input, room, { ...next, about: next.eventId })) return;
+  }
+}
+
+async function untilNextTurn(room: FollowedRoom, until: number | undefined): Promise<void> {
+  room.apply({ type: "phase", phase: "waiting" });
+  await room.rest(until === undefined ? NO_SERVER_WAIT_MS : until - Date.now());
+}
+
+/** As runs of an earlier release do: each missing state is waited for before the next one is asked for. */
+async function fetchOneByOne(input: ResyncInput, room: FollowedRoom, eventIds: readonly string[]): Promise<void> {
+  for (const eventId of eventIds) {
+    await fetchState(input, room, eventId);
+    await renewHistory(input, room);
+  }
+}
+
 /** Asks one server after the other for the state at an event until it is whole. Never ends in failure. */
 async function fetchState(input: ResyncInput, room: FollowedRoom, eventId: string): Promise<void> {
-  const target = targetOf(input);
-  for (let listedAt = 0; ;) {
-    if (Date.now() - listedAt > SERVERS_LISTED_EVERY_MS) {
-      room.apply({ type: "servers-listed", names: await quick.listServers(target) });
-      listedAt = Date.now();
-    }
-    const next = nextServer(room.state(), Date.now());
+  const refreshServers = serverList(input, room);
+  for (;;) {
+    await refreshServers();
+    const next = nextTurn(room.state(), { ofJoin: [eventId], ofOthers: [] }, Date.now());
     if (next.kind === "ask") {
-      if (await askServer(input, room, { eventId, server: next.name })) return;
+      if (await askServer(input, room, { ...next, about: EVERY_STATE })) return;
       continue;
     }
-    room.apply({ type: "phase", phase: "waiting" });
-    await room.rest(next.until === undefined ? NO_SERVER_WAIT_MS : next.until - Date.now());
+    await untilNextTurn(room, next.until);
     await renewHistory(input, room);
-    const step = await quick.nextResyncStep(target);
+    const step = await quick.nextResyncStep(targetOf(input));
     if (step.kind !== "fetch") return;
     room.apply({ type: "partial-events", count: step.partialEvents });
   }
 }
 
+interface Question {
+  /** Where the state is missing. */
+  readonly eventId: string;
+  readonly name: string;
+  /** What its failure is about. */
+  readonly about: string;
+}
+
 /** Whether the server is the last to be asked. */
-async function askServer(
-  input: ResyncInput,
-  room: FollowedRoom,
-  { eventId, server: name }: { readonly eventId: string; readonly server: string },
-): Promise<boolean> {
+async function askServer(input: ResyncInput, room: FollowedRoom, { eventId, name, about }: Question): Promise<boolean> {
   room.apply({ type: "phase", phase: "fetching" });
   const fetched = await room.unlessAnotherIsPreferred(name, () =>
     long.fetchMissingState({ ...targetOf(input), eventId, server: name }),
@@ -196,7 +262,7 @@ async function askServer(
     case undefined:
       return false;
     case "complete":
-      room.apply({ type: "server-answered", name });
+      room.apply({ type: "server-answered", name, eventId: about });
       room.apply({ type: "ids-left", count: 0 });
       return true;
     case "superseded":
@@ -204,7 +270,7 @@ async function askServer(
     case "failed": {
       const { kind: _kind, idsLeft, ...failure } = fetched;
       if (idsLeft !== undefined) room.apply({ type: "ids-left", count: idsLeft });
-      room.apply({ type: "server-failed", name, ...failure, at: Date.now(), jitter: Math.random() });
+      room.apply({ type: "server-failed", name, eventId: about, ...failure, at: Date.now(), jitter: Math.random() });
       return false;
     }
   }
@@ -213,7 +279,7 @@ async function askServer(
 async function renewHistory(input: ResyncInput, room: FollowedRoom): Promise<void> {
   const { continueAsNewSuggested, historyLength } = workflowInfo();
   if (!continueAsNewSuggested && historyLength < MAX_HISTORY_EVENTS) return;
-  await continueAsNew<typeof resync>({ ...input, carried: room.state() });
+  await continueAsNew<typeof resync>({ ...input, carried: carriedOf(room.state()) });
 }
 
 /**
@@ -225,8 +291,11 @@ function tellUi(input: ResyncInput, before: ResyncState | undefined, state: Resy
   setCurrentDetails(describeProgress(input.roomId, progress));
   const phaseChanged = before?.phase !== state.phase;
   const countChanged = before?.partialEvents !== state.partialEvents;
-  if (phaseChanged || countChanged || before?.servers !== state.servers) {
-    upsertMemo({ phase: state.phase, partialEvents: state.partialEvents, servers: progress.servers.slice(-20) });
+  if (phaseChanged || countChanged || before?.servers !== state.servers || before.missing !== state.missing) {
+    const servers = progress.servers.slice(-20);
+    // Each change of the memo is an entry of the history, so that only the first are told; the query tells more.
+    const missingStates = progress.missingStates.slice(0, 5).map((one) => ({ ...one, servers: one.servers.slice(-5) }));
+    upsertMemo({ phase: state.phase, partialEvents: state.partialEvents, servers, missingStates });
   }
   if (input.searchAttributes === false || !(phaseChanged || countChanged)) return;
   upsertSearchAttributes([

@@ -125,6 +125,17 @@ function addSteerCommands(program: Command, line: CommandLine): void {
       line.write(outcomeText(`cancelled the resync of ${room}`, outcome as Outcome));
     });
   program
+    .command("drop")
+    .description("reject an event before which nobody can give the state, so that the resync goes on without it")
+    .argument("<room>", "room id")
+    .argument("<event>", "event id, as `show` names it")
+    .option("--why <reason>", "noted for whoever looks at it later", "")
+    .action(async (room: string, eventId: string, { why }: { why: string }) => {
+      const { client } = await connect(line);
+      const outcome = await client.post(pathOf(room, "/drop"), { by: whoAsks(), why, eventId });
+      line.write(outcomeText(`dropped ${eventId} of ${room}`, outcome as Outcome));
+    });
+  program
     .command("leave")
     .description("give a room up: all of our users leave it")
     .argument("<room>", "room id")

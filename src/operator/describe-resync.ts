@@ -1,5 +1,5 @@
-import type { ResyncProgress, ServerStanding } from "../../workflows/contract.ts";
-import type { ResyncReport, ResyncSummary, WishReport } from "./read-resyncs.ts";
+import type { FailedAttempt, MissingState, ResyncProgress, ServerStanding } from "../../workflows/contract.ts";
+import type { DropReport, LackReport, ResyncReport, ResyncSummary, WishReport } from "./read-resyncs.ts";
 import type { WorkflowStanding } from "./resync-workflows.ts";
 
 /** `340 events`, `1 event`. */
@@ -18,9 +18,37 @@ function describeServer(server: ServerStanding, now: number): string {
     return `${name}: ${result}`;
   }
   const why = [cause, detail].filter((part) => part !== undefined).join(": ");
+  return `${name}: failed ${counted(failures, "time")} (${why})${describeNext(nextAttempt, now)}`;
+}
+
+function describeNext(nextAttempt: number | undefined, now: number): string {
   const wait = nextAttempt === undefined ? 0 : Math.max(0, Math.ceil((nextAttempt - now) / 1000));
-  const next = wait > 0 ? `; next attempt in ${wait} s` : "";
-  return `${name}: failed ${counted(failures, "time")} (${why})${next}`;
+  return wait > 0 ? `; next attempt in ${wait} s` : "";
+}
+
+/** A state that is missing, and who was asked for it in vain. */
+function describeLack(lack: LackReport, missingStates: readonly MissingState[], now: number): readonly string[] {
+  const { missing, neededBy, isOurJoin } = lack;
+  const attempts = missingStates.find(({ eventId }) => eventId === missing)?.servers ?? [];
+  const what = isOurJoin ? "our join" : neededBy;
+  return [
+    `  missing   the state at ${missing}, on which ${what} builds`,
+    ...attempts.map((attempt) => `            ${describeAttempt(attempt, now)}`),
+  ];
+}
+
+function describeAttempt({ name, cause, failures, nextAttempt }: FailedAttempt, now: number): string {
+  return `${name}: asked in vain ${counted(failures, "time")} (${cause})${describeNext(nextAttempt, now)}`;
+}
+
+function droppableNote({ roomId, lacks }: { roomId: string; lacks: readonly LackReport[] }): readonly string[] {
+  const droppable = lacks.every(({ isOurJoin }) => !isOurJoin) ? lacks[0] : undefined;
+  if (droppable === undefined) return [];
+  return [`            if nobody can give it: fastjoin drop '${roomId}' '${droppable.neededBy}'`];
+}
+
+function describeDrop({ eventId, by, at, why }: DropReport): string {
+  return `${eventId}, by ${by} at ${new Date(at).toISOString()}${why === "" ? "" : `: ${why}`}`;
 }
 
 function describeProgress(progress: ResyncProgress): string {
@@ -61,8 +89,9 @@ export function describeResync(report: ResyncReport, now: number): string {
   if (report.state === "complete") {
     return `${report.roomId}\n  state     complete: nothing to resync\n`;
   }
-  const { workflow, wish, link } = report;
-  const servers = workflow.state === "running" ? ((workflow.progress ?? workflow.lastKnown)?.servers ?? []) : [];
+  const { workflow, wish, link, lacks, drops } = report;
+  const progress = workflow.state === "running" ? (workflow.progress ?? workflow.lastKnown) : undefined;
+  const { servers = [], missingStates = [] } = progress ?? {};
   const lines = [
     `${report.roomId}`,
     `  state     partial, since our join ${report.joinEventId ?? "(unknown)"} via ${report.joinedVia ?? "(unknown)"}`,
@@ -71,6 +100,9 @@ export function describeResync(report: ResyncReport, now: number): string {
     ...(wish ? [`  wish      ${describeWish(wish)}`] : []),
     `  servers   ${report.serversInRoom.length} in the room at the join`,
     ...servers.map((server) => `            ${describeServer(server, now)}`),
+    ...lacks.flatMap((lack) => describeLack(lack, missingStates, now)),
+    ...droppableNote(report),
+    ...drops.map((drop) => `  dropped   ${describeDrop(drop)}`),
     ...(link === undefined ? [] : [`  temporal  ${link}`]),
   ];
   return `${lines.join("\n")}\n`;

@@ -18,8 +18,10 @@ export interface KnownProgress {
 export async function knownProgress(ctx: OperatorContext, roomId: RoomId): Promise<KnownProgress> {
   const workflow = await ctx.workflows.standing(roomId);
   if (workflow.state === "running" && workflow.progress !== undefined) {
-    return workflow.progress;
+    const { missingStates: _forOperators, ...progress } = workflow.progress;
+    return progress;
   }
-  const lastKnown = workflow.state === "running" ? workflow.lastKnown : undefined;
+  const { missingStates: _forOperators, ...lastKnown } =
+    (workflow.state === "running" ? workflow.lastKnown : undefined) ?? {};
   return { ...lastKnown, partialEvents: await countPartialEvents(ctx.database.pool, roomId) };
 }

@@ -1,7 +1,15 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
-import { countPartialEvents, listPartialRooms, partialRoom, partialRoomServers } from "../storage/partial-state.ts";
+import { statesLacking } from "../rooms/resync/states-lacking.ts";
+import {
+  countPartialEvents,
+  listPartialRooms,
+  nextRepairableEvents,
+  partialRoom,
+  partialRoomServers,
+} from "../storage/partial-state.ts";
 import type { PartialRoom } from "../storage/partial-state.ts";
 import { listResyncControls, loadResyncControl, type ResyncControl } from "../storage/resync-control.ts";
+import { resyncDrops } from "../storage/resync-drops.ts";
 import type { OperatorContext } from "./context.ts";
 import { requireKnownRoom } from "./known-room.ts";
 import type { WorkflowStanding } from "./resync-workflows.ts";
@@ -24,6 +32,22 @@ export interface ResyncSummary {
   readonly wish?: WishReport;
 }
 
+/** A state that is missing, and the partial events that build on it. */
+export interface LackReport {
+  readonly missing: EventId;
+  readonly neededBy: EventId;
+  /** It can't be dropped then. */
+  readonly isOurJoin: boolean;
+}
+
+/** An event that an operator has dropped, until its turn has come. */
+export interface DropReport {
+  readonly eventId: EventId;
+  readonly by: string;
+  readonly at: number;
+  readonly why: string;
+}
+
 /** All that is known of one room's resync. */
 export type ResyncReport =
   | { readonly roomId: RoomId; readonly state: "complete" }
@@ -31,6 +55,9 @@ export type ResyncReport =
       readonly state: "partial";
       /** Servers that were in the room at the join. */
       readonly serversInRoom: readonly ServerName[];
+      /** Of the next events to be repaired. */
+      readonly lacks: readonly LackReport[];
+      readonly drops: readonly DropReport[];
       readonly workflow: WorkflowStanding;
       readonly link?: string;
     });
@@ -57,6 +84,21 @@ export async function listResyncs(ctx: OperatorContext): Promise<readonly Resync
   return Promise.all(rooms.map((room) => summary(ctx, room, controlOf.get(room.roomId))));
 }
 
+const MOST_LOOKED_AT = 20;
+
+async function lackReports(ctx: OperatorContext, { roomId, joinEventId }: PartialRoom): Promise<readonly LackReport[]> {
+  const { pool } = ctx.database;
+  const next = await nextRepairableEvents(pool, roomId, MOST_LOOKED_AT);
+  const lacking = await statesLacking(
+    pool,
+    roomId,
+    next.map(({ eventId }) => eventId),
+  );
+  return [...lacking].flatMap(([neededBy, ids]) =>
+    ids.map((missing) => ({ missing, neededBy, isOurJoin: neededBy === joinEventId })),
+  );
+}
+
 /** @throws MatrixError 404 for a room that we are not in */
 export async function showResync(ctx: OperatorContext, roomId: RoomId): Promise<ResyncReport> {
   const connection = ctx.database.pool;
@@ -65,8 +107,10 @@ export async function showResync(ctx: OperatorContext, roomId: RoomId): Promise<
     await requireKnownRoom(ctx, roomId);
     return { roomId, state: "complete" };
   }
-  const [serversInRoom, control, workflow] = await Promise.all([
+  const [serversInRoom, lacks, drops, control, workflow] = await Promise.all([
     partialRoomServers(connection, roomId),
+    lackReports(ctx, room),
+    resyncDrops(connection, roomId),
     loadResyncControl(ctx.database, roomId),
     ctx.workflows.standing(roomId),
   ]);
@@ -75,6 +119,8 @@ export async function showResync(ctx: OperatorContext, roomId: RoomId): Promise<
     state: "partial",
     ...(await summary(ctx, room, control)),
     serversInRoom,
+    lacks,
+    drops: drops.map(({ eventId, by, at, why }) => ({ eventId, by, at, why })),
     workflow,
     ...(link !== undefined && { link }),
   };

@@ -5,6 +5,7 @@ import {
   progressQuery,
   resyncWorkflowId,
   retrySignal,
+  type MissingState,
   type ResyncProgress,
   type ServerStanding,
 } from "../../workflows/contract.ts";
@@ -21,6 +22,15 @@ export interface WorkflowAccess {
   within<T>(work: () => Promise<T>): Promise<T>;
 }
 
+const faultSchema = z.enum([
+  "not-seen-join",
+  "forbidden",
+  "unknown-event",
+  "unreachable",
+  "invalid-data",
+  "server-error",
+]);
+
 const lastKnownSchema = z.object({
   phase: z.enum(["fetching", "authorising", "waiting", "finishing"]),
   partialEvents: z.number(),
@@ -29,13 +39,27 @@ const lastKnownSchema = z.object({
       z.object({
         name: z.string(),
         result: z.enum(["untried", "answered", "failed"]),
-        cause: z
-          .enum(["not-seen-join", "forbidden", "unknown-event", "unreachable", "invalid-data", "server-error"])
-          .exactOptional(),
+        cause: faultSchema.exactOptional(),
         detail: z.string().exactOptional(),
         failures: z.number(),
         nextAttempt: z.number().exactOptional(),
       }) satisfies z.ZodType<ServerStanding>,
+    )
+    .exactOptional(),
+  missingStates: z
+    .array(
+      z.object({
+        eventId: z.string(),
+        ofJoin: z.boolean(),
+        servers: z.array(
+          z.object({
+            name: z.string(),
+            cause: faultSchema,
+            failures: z.number(),
+            nextAttempt: z.number().exactOptional(),
+          }),
+        ),
+      }) satisfies z.ZodType<MissingState>,
     )
     .exactOptional(),
 });

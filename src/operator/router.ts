@@ -2,7 +2,15 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import express, { type Request, type RequestHandler, type Response, type Router } from "express";
 import { z } from "zod";
 import { MatrixError } from "../federation-api/matrix-error.ts";
-import { isRoomAlias, isRoomId, isServerName, isUserId, type RoomAlias, type RoomId } from "../matrix/identifiers.ts";
+import {
+  isEventId,
+  isRoomAlias,
+  isRoomId,
+  isServerName,
+  isUserId,
+  type RoomAlias,
+  type RoomId,
+} from "../matrix/identifiers.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { OperatorContext } from "./context.ts";
 import { giveRoomUp } from "./give-room-up.ts";
@@ -13,11 +21,12 @@ import { purgeKnownRoom } from "./purge-known-room.ts";
 import { showChanges } from "./read-changes.ts";
 import { showMisdirected } from "./read-misdirected.ts";
 import { listResyncs, showResync } from "./read-resyncs.ts";
-import { cancelResync, retryResync } from "./steer-resync.ts";
+import { cancelResync, dropFromResync, retryResync } from "./steer-resync.ts";
 
 const about = { by: z.string().min(1).max(255).default("operator"), why: z.string().max(1000).default("") };
 const steerBody = z.object(about);
 const retryBody = z.object({ ...about, via: z.string().refine(isServerName, "not a server name").optional() });
+const dropBody = z.object({ ...about, eventId: z.string().refine(isEventId, "not an event id") });
 const accountBody = z.object({ name: z.string().min(1).max(255), password: z.string().min(1).max(1000).optional() });
 const joinBody = z.object({
   room: z.custom<RoomId | RoomAlias>((value) => isRoomId(value) || isRoomAlias(value), "not a room id or alias"),
@@ -119,6 +128,10 @@ export function createOperatorRouter(ctx: OperatorContext, token: string): Route
   api.post(
     "/resyncs/:roomId/cancel",
     answering((request) => cancelResync(ctx, { roomId: roomIdOf(request), ...parse(steerBody, request) })),
+  );
+  api.post(
+    "/resyncs/:roomId/drop",
+    answering((request) => dropFromResync(ctx, { roomId: roomIdOf(request), ...parse(dropBody, request) })),
   );
   api.post(
     "/resyncs/:roomId/leave",

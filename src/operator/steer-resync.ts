@@ -4,6 +4,7 @@ import { partialRoom, type PartialRoom } from "../storage/partial-state.ts";
 import { deleteResyncControl, loadResyncControl, storeResyncControl } from "../storage/resync-control.ts";
 import type { OperatorContext } from "./context.ts";
 import { atStep } from "../rooms/failpoints.ts";
+import { dropEvent, type EventToDrop } from "../rooms/resync/drop-event.ts";
 import { requireKnownRoom } from "./known-room.ts";
 
 /** Who asks, and why. */
@@ -79,6 +80,17 @@ export async function retryResync(
       await storeWish();
     }
   });
+}
+
+/**
+ * Has the resync reject an event before which nobody can give the state; it takes its turn at once where a resync runs.
+ *
+ * @throws MatrixError 409 FASTJOIN.NOT_PARTIAL, FASTJOIN.NOT_DROPPABLE
+ */
+export async function dropFromResync(ctx: OperatorContext, request: EventToDrop): Promise<Outcome> {
+  await partialRoomOrRefusal(ctx, request.roomId);
+  await dropEvent(ctx, request);
+  return told(ctx, request.roomId, () => atStep(ctx, "wake a resync", () => ctx.resyncs.wake(request.roomId)));
 }
 
 async function signalRetry(ctx: OperatorContext, roomId: RoomId, via: ServerName | undefined): Promise<boolean> {

@@ -71,16 +71,17 @@ export async function partialRoomServers(c: Connection, roomId: RoomId): Promise
 }
 
 /**
- * Marks a stored event as known on partial state only.
+ * Marks stored events of the room as known on partial state only.
  *
  * @throws PartialRoomGone if the room was cleared meanwhile: compute the event's state anew
- * @throws StorageConflict "check" if the event is another room's
+ * @throws StorageConflict "check" if one of them is another room's
  */
-export async function markPartial(tx: Connection, roomId: RoomId, eventId: EventId): Promise<void> {
+export async function markPartial(tx: Connection, roomId: RoomId, ...eventIds: readonly EventId[]): Promise<void> {
   await execute(
     tx,
-    `INSERT INTO partial_state_events (room_id, event_id) VALUES ($1, $2) ON CONFLICT (event_id) DO NOTHING`,
-    [roomId, eventId],
+    `INSERT INTO partial_state_events (room_id, event_id) SELECT $1, unnest($2::text[])
+     ON CONFLICT (event_id) DO NOTHING`,
+    [roomId, eventIds],
   );
 }
 
@@ -96,7 +97,8 @@ export async function partialEventIds(c: Connection, ids: readonly EventId[]): P
 
 /**
  * Partial events in an order in which each can be repaired, the earliest arrivals first: what it builds on and what
- * authorizes it is known in full, or stands before it.
+ * authorizes it is known in full, or stands before it. So many of those, and as many that build on no partial event,
+ * which a hundred behind one that can't be repaired must not keep from their turn.
  */
 export async function nextRepairableEvents(
   c: Connection,
@@ -121,7 +123,7 @@ export async function nextRepairableEvents(
      ORDER BY stream_id`,
     [roomId, limit],
   );
-  return inRepairableOrder(rows).slice(0, limit);
+  return inRepairableOrder(rows);
 }
 
 export interface RepairableEvent {

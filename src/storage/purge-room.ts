@@ -9,6 +9,7 @@ const DETAILS: readonly string[] = [
   `DELETE FROM typing_rooms WHERE room_id = $1`,
   `DELETE FROM receipts WHERE room_id = $1`,
   `DELETE FROM account_data WHERE room_id = $1`,
+  `DELETE FROM resync_drops WHERE room_id = $1`,
   `DELETE FROM partial_state_events WHERE room_id = $1`,
   `DELETE FROM partial_state_rooms_servers WHERE room_id = $1`,
   `DELETE FROM resync_state_ids WHERE room_id = $1`,

@@ -134,6 +134,16 @@ export async function appendUnPartialStatedRoom(tx: Connection, streamId: bigint
   ]);
 }
 
+/** Whether the room has become whole after a position. */
+export async function unPartialStatedAfter(c: Connection, roomId: RoomId, position: bigint): Promise<boolean> {
+  const row = await queryRow<{ found: boolean }>(
+    c,
+    `SELECT EXISTS (SELECT 1 FROM un_partial_stated_room_stream WHERE room_id = $1 AND stream_id > $2) AS found`,
+    [roomId, position],
+  );
+  return row?.found ?? false;
+}
+
 export async function unPartialStatedRooms(
   c: Connection,
   range: StreamRange,

@@ -9,7 +9,7 @@ import { openWorkflowTheater, type Story } from "../support/resync-stories.ts";
 const version = process.argv[2];
 if (version === undefined || !/^\d+$/.test(version)) throw new Error("usage: record-histories.ts VERSION");
 
-const FETCH = { kind: "fetch", eventIds: ["$prev"], partialEvents: 1 } as const;
+const FETCH = { kind: "fetch", eventIds: ["$prev"], ofJoin: ["$prev"], partialEvents: 1 } as const;
 const REPAIR = { kind: "repair", eventIds: ["$join"], partialEvents: 1 } as const;
 const UNREACHABLE = { kind: "failed", cause: "unreachable", detail: "no route" } as const;
 

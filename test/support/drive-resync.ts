@@ -30,6 +30,7 @@ export async function driveResync(
     const step = await nextResyncStep(ctx, target);
     if (stopBefore(step)) return "stopped";
     switch (step.kind) {
+      case "completed":
       case "superseded":
       case "left":
         return step.kind;

@@ -19,7 +19,7 @@ afterAll(async () => {
   await theater.close();
 });
 
-const FETCH = { kind: "fetch", eventIds: ["$prev"], partialEvents: 1 } as const;
+const FETCH = { kind: "fetch", eventIds: ["$prev"], ofJoin: ["$prev"], partialEvents: 1 } as const;
 const REPAIR = { kind: "repair", eventIds: ["$join"], partialEvents: 1 } as const;
 const FAILED = { kind: "failed", cause: "unreachable", detail: "no route" } as const;
 

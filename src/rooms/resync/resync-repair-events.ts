@@ -6,6 +6,7 @@ import { rulesOf } from "../../matrix/room-versions.ts";
 import type { Connection } from "../../storage/database.ts";
 import { hasState, loadEvent, loadEvents, updateEventState, type StoredEvent } from "../../storage/events.ts";
 import { deletePartialEvent, lockPartialRoom, partialEventIds } from "../../storage/partial-state.ts";
+import { loadResyncDrop } from "../../storage/resync-drops.ts";
 import { deleteResyncStateIds } from "../../storage/resync-state-ids.ts";
 import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
 import { lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
@@ -17,8 +18,9 @@ import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.
 import { judgeEvent } from "../events/judge-event.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { recomputeRoom } from "../events/recompute-room.ts";
+import { stateBeforeDropped, verdictOnDropped } from "./dropped-event.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
-import { stateAfterEvent, stateBeforeEvent, type StateSource } from "../events/state-before-event.ts";
+import { stateAfterEvent, stateBeforeEvent, type StateSource, type StoredState } from "../events/state-before-event.ts";
 import { applyCurrentState } from "../events/update-current-state.ts";
 import { tellOfChanges } from "./tell-of-changes.ts";
 
@@ -74,7 +76,7 @@ async function repairWithin(
   const source: StateSource = { database: ctx.database, tx, roomId: target.roomId, rules };
   const repaired: RepairedEvent[] = [];
   for (const eventId of eventIds) {
-    const one = await repairOrForget(source, eventId);
+    const one = await repairOrForget(source, eventId, target.joinEventId);
     if (one !== undefined) repaired.push(one);
   }
   if (repaired.length > 0) await tellOfRepairs(ctx, source, { room, joinEventId: target.joinEventId, repaired });
@@ -116,9 +118,13 @@ function changesOf(repaired: readonly RepairedEvent[]): readonly ResyncEventChan
 }
 
 /** A state that was told and can't be used, or is gone, is forgotten: the next step fetches it anew. */
-async function repairOrForget(source: StateSource, eventId: EventId): Promise<RepairedEvent | undefined> {
+async function repairOrForget(
+  source: StateSource,
+  eventId: EventId,
+  joinEventId: EventId,
+): Promise<RepairedEvent | undefined> {
   try {
-    return await repairEvent(source, eventId);
+    return await repairEvent(source, eventId, joinEventId);
   } catch (error) {
     if (!(error instanceof ForeignStateUnusable)) throw error;
     await deleteResyncStateIds(source.tx, source.roomId, error.eventId);
@@ -127,7 +133,11 @@ async function repairOrForget(source: StateSource, eventId: EventId): Promise<Re
 }
 
 /** Nothing happens to an event that another worker has repaired, or whose past is not repaired yet. */
-async function repairEvent(source: StateSource, eventId: EventId): Promise<RepairedEvent | undefined> {
+async function repairEvent(
+  source: StateSource,
+  eventId: EventId,
+  joinEventId: EventId,
+): Promise<RepairedEvent | undefined> {
   const { tx } = source;
   const event = await loadEvent(tx, eventId);
   if (event === undefined || !(await partialEventIds(tx, [eventId])).has(eventId)) return undefined;
@@ -135,14 +145,7 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   // Of an auth event the verdict counts, which its repair may change.
   if ((await partialEventIds(tx, [...prevIds, ...authEventIds(event.pdu)])).size > 0) return undefined;
 
-  const known = await loadEvents(tx, prevIds);
-  const placed = [...known.values()].filter((prev) => hasState(prev, source.roomId));
-  const placedIds = new Set(placed.map((prev) => prev.eventId));
-  const foreign = [];
-  for (const id of prevIds) if (!placedIds.has(id)) foreign.push(await foreignStateAfter(source, id));
-
-  const before = await stateBeforeEvent(source, placed, foreign);
-  const verdict = await judgeAnew(source, event, before.state);
+  const { before, verdict } = await fullyJudged(source, event, joinEventId);
   const rejection = rejectionText(verdict);
   const judged: Event = { ...event, rejected: rejection !== null };
   const after = await stateAfterEvent(source, before, judged);
@@ -154,6 +157,25 @@ async function repairEvent(source: StateSource, eventId: EventId): Promise<Repai
   });
   await deletePartialEvent(tx, eventId);
   return { eventId, change: changeOf(event, verdict) };
+}
+
+/** The full state before the event, and what the auth rules, or an operator who has dropped it, say of it. */
+async function fullyJudged(
+  source: StateSource,
+  event: StoredEvent,
+  joinEventId: EventId,
+): Promise<{ readonly before: StoredState; readonly verdict: AuthVerdict }> {
+  const prevIds = prevEventIds(event.pdu);
+  const known = [...(await loadEvents(source.tx, prevIds)).values()].filter((prev) => hasState(prev, source.roomId));
+  const drop = await loadResyncDrop(source.tx, event.eventId);
+  if (drop !== undefined) {
+    return { before: await stateBeforeDropped(source, event, { known, joinEventId }), verdict: verdictOnDropped(drop) };
+  }
+  const placed = new Set(known.map((prev) => prev.eventId));
+  const foreign = [];
+  for (const id of prevIds) if (!placed.has(id)) foreign.push(await foreignStateAfter(source, id));
+  const before = await stateBeforeEvent(source, known, foreign);
+  return { before, verdict: await judgeAnew(source, event, before.state) };
 }
 
 function changeOf({ eventId, rejection }: StoredEvent, verdict: AuthVerdict): ResyncEventChange | undefined {

@@ -28,7 +28,7 @@ export async function serversForResync(
   return [...servers].slice(0, MOST);
 }
 
-function shuffled<T>(items: readonly T[]): readonly T[] {
+export function shuffled<T>(items: readonly T[]): readonly T[] {
   return items
     .map((item) => ({ item, order: Math.random() }))
     .toSorted((a, b) => a.order - b.order)

@@ -152,9 +152,18 @@ describe("nextRepairableEvents", () => {
     await aPartialEvent(roomId, "$x", ["$y", "$z"]);
     await aPartialEvent(roomId, "$a");
     expect(await next(roomId, 10)).toEqual(["$z", "$y", "$x", "$a"]);
-    expect(await next(roomId, 2)).toEqual(["$z", "$y"]);
+    expect(await next(roomId, 3)).toEqual(["$z", "$y", "$x", "$a"]);
     await deletePartialEvent(pool, "$z");
     expect(await next(roomId, 1)).toEqual(["$y"]);
+  });
+
+  it("keeps none that may stand first from its turn, however many stand before it that wait for another", async () => {
+    const roomId = await aPartialRoom();
+    await aPartialEvent(roomId, "$lacking", ["$lost"]);
+    await aPartialEvent(roomId, "$behind", ["$lacking"]);
+    await aPartialEvent(roomId, "$behind it", ["$behind"]);
+    await aPartialEvent(roomId, "$beside");
+    expect(await next(roomId, 2)).toEqual(["$lacking", "$behind", "$beside"]);
   });
 
   it("puts an event behind the partial events that authorize it", async () => {

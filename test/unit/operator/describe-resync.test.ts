@@ -13,6 +13,8 @@ function aReport(workflow: WorkflowStanding, changes: Partial<ResyncReport> = {}
     joinedVia: "one.example",
     partialEvents: 2,
     serversInRoom: ["one.example", "two.example"],
+    lacks: [],
+    drops: [],
     workflow,
     ...changes,
   } as ResyncReport;
@@ -55,6 +57,37 @@ describe("describeResync", () => {
     expect(text).toContain("one.example: answered\n");
     expect(text).toContain("two.example: failed 3 times (not-seen-join: 403 M_FORBIDDEN); next attempt in 12 s\n");
     expect(text).toContain("three.example: failed 1 time (unreachable)\n");
+  });
+
+  describe("of a room that lacks a state", () => {
+    const asked = { name: "one.example", cause: "unknown-event", failures: 2, nextAttempt: NOW + 4_000 } as const;
+    const progress = {
+      phase: "waiting",
+      partialEvents: 2,
+      idsLeft: 0,
+      servers: [],
+      missingStates: [{ eventId: "$lost", ofJoin: false, servers: [asked] }],
+    } as const;
+    const running = { state: "running", runId: "run", progress } as const;
+    const show = (report: object): string => describeResync(aReport(running, report), NOW);
+
+    it("names the state, what builds on it, who was asked for it in vain, and the way out", () => {
+      const text = show({ lacks: [{ missing: "$lost", neededBy: "$theirs", isOurJoin: false }] });
+      expect(text).toContain("missing   the state at $lost, on which $theirs builds\n");
+      expect(text).toContain("one.example: asked in vain 2 times (unknown-event); next attempt in 4 s\n");
+      expect(text).toContain("if nobody can give it: fastjoin drop '!room:example.org' '$theirs'\n");
+    });
+
+    it("offers no way out for our join", () => {
+      const text = show({ lacks: [{ missing: "$lost", neededBy: "$join", isOurJoin: true }] });
+      expect(text).toContain("missing   the state at $lost, on which our join builds\n");
+      expect(text).not.toContain("fastjoin drop");
+    });
+
+    it("shows what was dropped, until its turn has come", () => {
+      const text = show({ drops: [{ eventId: "$theirs", by: "root", at: NOW, why: "its server is gone" }] });
+      expect(text).toContain("dropped   $theirs, by root at 2026-11-22T12:00:00.000Z: its server is gone\n");
+    });
   });
 
   it("shows who cancelled it, when and why, and where to look on", () => {
