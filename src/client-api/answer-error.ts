@@ -20,6 +20,8 @@ export function answerError(logger: Logger): ErrorRequestHandler {
     if (!expected) {
       logger.error({ err: error, method: request.method, path: request.path }, "a client request failed");
     }
+    // What is still to come of the body is not worth waiting for.
+    if (!request.complete && !response.headersSent) response.set("Connection", "close");
     sendMatrixError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
   };
 }
@@ -42,23 +44,5 @@ function expectedError(error: unknown): MatrixError | undefined {
   if (error instanceof URIError) {
     return new MatrixError(400, "M_INVALID_PARAM", "The path holds a bad percent-encoding");
   }
-  return bodyError(error);
-}
-
-/** body-parser marks its errors with a `type` and a status. */
-function bodyError(error: unknown): MatrixError | undefined {
-  if (!(error instanceof Error) || !("type" in error) || typeof error.type !== "string") {
-    return undefined;
-  }
-  switch (error.type) {
-    case "entity.too.large":
-      return new MatrixError(413, "M_TOO_LARGE", "The body is too large");
-    case "encoding.unsupported":
-      return new MatrixError(415, "M_UNKNOWN", "The body's Content-Encoding is not supported");
-    case "request.aborted":
-    case "request.size.invalid":
-      return new MatrixError(400, "M_NOT_JSON", "The body was cut off");
-    default:
-      return undefined;
-  }
+  return undefined;
 }

@@ -3,7 +3,7 @@ import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject, JsonValue } from "../matrix/json.ts";
 import type { Backoff, RequestPurpose } from "./backoff.ts";
 import type { CallOptions } from "./client.ts";
-import { BodyTooLargeError } from "./decode-body.ts";
+import { BodyTooLargeError } from "../federation-api/decode-body.ts";
 import type { DestinationSlots } from "./destination-slots.ts";
 import { FederationFailure, isServerTrouble } from "./failures.ts";
 import { isJsonFault, readSmallJson } from "./large-json.ts";

@@ -1,5 +1,5 @@
 import type { Connections } from "./connections.ts";
-import { decodeBody, ignoreLateErrors } from "./decode-body.ts";
+import { decodeBody, ignoreLateErrors } from "../federation-api/decode-body.ts";
 import type { WellKnownAnswer } from "./well-known.ts";
 
 const MAX_REDIRECTS = 5;

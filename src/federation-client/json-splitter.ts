@@ -1,6 +1,7 @@
-import { parseJson } from "../matrix/json.ts";
+import { createByteCollector } from "../federation-api/byte-collector.ts";
+import type { ByteCollector } from "../federation-api/byte-collector.ts";
+import { MAX_FOREIGN_VALUES, parseJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import { createByteBuffer, type ByteBuffer } from "./byte-buffer.ts";
 
 /** The text is no JSON object of the expected shape, or exceeds a limit. */
 export class LargeJsonError extends Error {
@@ -60,8 +61,8 @@ interface Scan {
   depth: number;
   inString: boolean;
   escaped: boolean;
-  /** The beginning of what is being captured, from chunks that have gone. */
-  readonly held: ByteBuffer;
+  /** What earlier chunks held of the piece under way. */
+  readonly begun: ByteCollector;
   readonly listsSeen: Set<string>;
 }
 
@@ -105,9 +106,9 @@ function scanValue(scan: Scan, chunk: Uint8Array, from: number): number {
 }
 
 function textOf(scan: Scan, last: Uint8Array): string {
-  const bytes = scan.held.length === 0 ? last : scan.held.with(last);
+  if (scan.begun.length > 0) scan.begun.add(last);
   try {
-    return UTF8.decode(bytes);
+    return UTF8.decode(scan.begun.length > 0 ? scan.begun.bytes() : last);
   } catch {
     throw new LargeJsonError("the text is not UTF-8");
   }
@@ -116,7 +117,7 @@ function textOf(scan: Scan, last: Uint8Array): string {
 function stopCapturing(scan: Scan): void {
   scan.capturing = false;
   scan.depth = 0;
-  scan.held.clear();
+  scan.begun.clear();
 }
 
 function unexpected(byte: number, place: Place): LargeJsonError {
@@ -170,7 +171,7 @@ function startList(scan: Scan, byte: number): false {
 }
 
 function finishValue(scan: Scan, last: Uint8Array): JsonPiece | undefined {
-  const value = parseJson(textOf(scan, last));
+  const value = parseJson(textOf(scan, last), MAX_FOREIGN_VALUES);
   stopCapturing(scan);
   switch (scan.place) {
     case "key":
@@ -202,7 +203,7 @@ export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
     depth: 0,
     inString: false,
     escaped: false,
-    held: createByteBuffer(),
+    begun: createByteCollector(),
     listsSeen: new Set(),
   };
 
@@ -215,9 +216,10 @@ export function createJsonSplitter(limits: SplitLimits): JsonSplitter {
   function capture(chunk: Uint8Array, from: number): { next: number; piece: JsonPiece | undefined } {
     const end = scanValue(scan, chunk, from);
     const part = chunk.subarray(from, end < 0 ? chunk.length : end);
-    checkSize(scan.held.length + part.length);
+    checkSize(scan.begun.length + part.length);
     if (end >= 0) return { next: end, piece: finishValue(scan, part) };
-    scan.held.append(part);
+    // Copied, since the rest of the chunk need not be held for a value's beginning.
+    scan.begun.add(part);
     return { next: chunk.length, piece: undefined };
   }
 

@@ -1,6 +1,6 @@
-import { JsonSyntaxError, parseJson } from "../matrix/json.ts";
+import { createByteCollector } from "../federation-api/byte-collector.ts";
+import { JsonSyntaxError, MAX_FOREIGN_VALUES, parseJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import { createByteBuffer } from "./byte-buffer.ts";
 import { createJsonSplitter, LargeJsonError } from "./json-splitter.ts";
 import type { JsonPiece } from "./json-splitter.ts";
 
@@ -56,13 +56,13 @@ export async function readLargeJson(
 
 /** Reads a JSON text that may be held as a whole. */
 export async function readSmallJson(bytes: AsyncIterable<Uint8Array>): Promise<JsonValue> {
-  const held = createByteBuffer();
-  for await (const chunk of bytes) held.append(chunk);
+  const collector = createByteCollector();
+  for await (const chunk of bytes) collector.add(chunk);
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(held.with(new Uint8Array(0)));
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(collector.bytes());
   } catch {
     throw new LargeJsonError("the text is not UTF-8");
   }
-  return parseJson(text);
+  return parseJson(text, MAX_FOREIGN_VALUES);
 }

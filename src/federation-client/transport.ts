@@ -16,7 +16,7 @@ import {
   decodeBody,
   ignoreLateErrors,
   UnknownEncodingError,
-} from "./decode-body.ts";
+} from "../federation-api/decode-body.ts";
 import { discoverServer } from "./discovery.ts";
 import type { DiscoverySources, ServerAddress, SrvRecord } from "./discovery.ts";
 import { FederationFailure } from "./failures.ts";

@@ -37,6 +37,8 @@ export function answerError(logger: Logger): ErrorRequestHandler {
       logger.error({ err: error, method: request.method, path: request.path }, "a federation request failed");
     }
     if (response.headersSent) response.destroy();
+    // What is still to come of the body is not worth waiting for.
+    else if (!request.complete) response.set("Connection", "close");
     sendError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
   };
 }
@@ -48,30 +50,10 @@ function sendError(response: Response, error: MatrixError): void {
 function expectedError(error: unknown): MatrixError | undefined {
   if (error instanceof MatrixError) return error;
   if (error instanceof URIError) return new MatrixError(400, "M_INVALID_PARAM", "The URI holds a bad percent-encoding");
-  return bodyError(error);
+  return undefined;
 }
 
 /** The other side has gone before it had its whole answer: nobody is left to tell, and nothing to log. */
 function isDisconnection(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
-}
-
-/** body-parser marks its errors with a `type`; zlib's, of a body that is not what its Content-Encoding says, have none. */
-function bodyError(error: unknown): MatrixError | undefined {
-  if (!(error instanceof Error)) return undefined;
-  if ("code" in error && typeof error.code === "string" && error.code.startsWith("Z_")) {
-    return new MatrixError(400, "M_NOT_JSON", "The body does not match its Content-Encoding");
-  }
-  if (!("type" in error)) return undefined;
-  switch (error.type) {
-    case "entity.too.large":
-      return new MatrixError(413, "M_TOO_LARGE", "The body is too large");
-    case "encoding.unsupported":
-      return new MatrixError(415, "M_NOT_JSON", "The body's Content-Encoding is not supported");
-    case "request.aborted":
-    case "request.size.invalid":
-      return new MatrixError(400, "M_NOT_JSON", "The body was cut off");
-    default:
-      return undefined;
-  }
 }

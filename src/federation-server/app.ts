@@ -1,6 +1,11 @@
 import express from "express";
 import type { Request, Response } from "express";
+import { createBodyBudget } from "../federation-api/body-budget.ts";
+import type { BodyBudget } from "../federation-api/body-budget.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
+import { withRequestBody } from "../federation-api/read-request-body.ts";
+import type { JsonValue } from "../matrix/json.ts";
+import type { LongJson } from "./long-json.ts";
 import type { RoomsContext } from "../rooms/context.ts";
 import { answerError, methodNotAllowed, sendJson, sendLongJson, unrecognized } from "./answer-error.ts";
 import { authenticateRequest, readClaimedOrigin } from "./authenticate-request.ts";
@@ -14,7 +19,7 @@ import { knockEndpoints } from "./knock.ts";
 import { leaveEndpoints } from "./leave.ts";
 import { queryEndpoints } from "./query.ts";
 import { isLongJson } from "./long-json.ts";
-import { readBody } from "./read-body.ts";
+import { parseBody } from "./parse-body.ts";
 import { sendEndpoints } from "./send.ts";
 import { serverKeysEndpoints } from "./server-keys.ts";
 import { stateEndpoints } from "./state.ts";
@@ -48,11 +53,12 @@ export function createFederationApp(ctx: RoomsContext): express.Express {
   app.disable("etag");
   app.enable("case sensitive routing");
   app.enable("strict routing");
+  const budget = createBodyBudget(MAX_BODIES_BYTES);
   for (const path of new Set(ENDPOINTS.map((endpoint) => endpoint.path))) {
     app.all(path, async (request, response) => {
       const endpoint = ENDPOINTS.find((one) => one.path === path && one.method === request.method);
       if (endpoint === undefined) methodNotAllowed(request, response);
-      else await answer(ctx, endpoint, { request, response });
+      else await answer(ctx, endpoint, { request, response, budget });
     });
   }
   app.use(unrecognized);
@@ -60,22 +66,31 @@ export function createFederationApp(ctx: RoomsContext): express.Express {
   return app;
 }
 
-async function answer(
-  ctx: RoomsContext,
-  endpoint: Endpoint,
-  { request, response }: { readonly request: Request; readonly response: Response },
-): Promise<void> {
-  if (!endpoint.signed) {
-    const body = await readBody(request, response, endpoint.maxBodyBytes);
-    sendJson(response, 200, await endpoint.handle(ctx, federationRequest(request, body)));
-    return;
-  }
+interface Exchange {
+  readonly request: Request;
+  readonly response: Response;
+  readonly budget: BodyBudget;
+}
+
+type Handle = (raw: Uint8Array) => Promise<JsonValue | LongJson>;
+
+/** Reads who claims to have signed before anything is spent on the request. */
+function handlerOf(ctx: RoomsContext, endpoint: Endpoint, request: Request): Handle {
+  if (!endpoint.signed) return async (raw) => endpoint.handle(ctx, federationRequest(request, parseBody(raw)));
   const claimed = readClaimedOrigin(ctx.serverName, request.headersDistinct["authorization"] ?? []);
-  const body = await readBody(request, response, endpoint.maxBodyBytes);
-  const decoded = federationRequest(request, body);
-  await authenticateRequest(ctx, { method: request.method, uri: request.originalUrl, content: body }, claimed);
-  noteAlive(ctx, claimed.origin);
-  const reply = await endpoint.handle(ctx, { ...decoded, origin: claimed.origin });
+  return async (raw) => {
+    const content = parseBody(raw);
+    const decoded = federationRequest(request, content);
+    await authenticateRequest(ctx, { method: request.method, uri: request.originalUrl, content }, claimed);
+    noteAlive(ctx, claimed.origin);
+    return endpoint.handle(ctx, { ...decoded, origin: claimed.origin });
+  };
+}
+
+async function answer(ctx: RoomsContext, endpoint: Endpoint, exchange: Exchange): Promise<void> {
+  const { request, response, budget } = exchange;
+  const handle = handlerOf(ctx, endpoint, request);
+  const reply = await withRequestBody(request, { maxBytes: endpoint.maxBodyBytes, budget }, handle);
   if (isLongJson(reply)) await sendLongJson(response, reply);
   else sendJson(response, 200, reply);
 }
@@ -102,3 +117,5 @@ function federationRequest(request: Request, body: FederationRequest["body"]): F
 }
 
 const MAX_QUERY_LENGTH = 16_384;
+/** Read and parsed, and for the time of their handling, a body takes several times its size. */
+const MAX_BODIES_BYTES = 32 * 1_048_576;

@@ -20,6 +20,12 @@ export class JsonSyntaxError extends Error {
  */
 export const MAX_JSON_DEPTH = 1000;
 
+/**
+ * How many values a text of a stranger may hold: each takes up to a hundred bytes of memory, however few its text has.
+ * Fifty events of nothing but empty lists hold less.
+ */
+export const MAX_FOREIGN_VALUES = 1_200_000;
+
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof LosslessNumber);
 }
@@ -38,12 +44,12 @@ const POSSIBLY_LOSSY_NUMBER = /(?:^|[:,[\s])(?:-0|-?\d+[.eE]|-?\d{16})/;
  * Reads JSON without losing a number: plain numbers of the result are safe integers, all others are
  * {@link LosslessNumber}. Of a duplicate key the last value counts, as with `JSON.parse`.
  *
- * @throws {JsonSyntaxError} for anything that is not JSON, or is nested deeper than {@link MAX_JSON_DEPTH}.
+ * @param maxValues how many values it may hold, those inside of others counted: any number if it is left out
+ * @throws {JsonSyntaxError} for anything that is not JSON, holds too many values, or is nested deeper than
+ *   {@link MAX_JSON_DEPTH}.
  */
-export function parseJson(text: string): JsonValue {
-  if (nestingExceeds(text, MAX_JSON_DEPTH)) {
-    throw new JsonSyntaxError(`nested deeper than ${MAX_JSON_DEPTH} levels`);
-  }
+export function parseJson(text: string, maxValues = Number.POSITIVE_INFINITY): JsonValue {
+  checkExtent(text, maxValues);
   if (POSSIBLY_LOSSY_NUMBER.test(text)) return parseLossless(text);
   try {
     return JSON.parse(text) as JsonValue;
@@ -52,34 +58,48 @@ export function parseJson(text: string): JsonValue {
   }
 }
 
+/** How `JSON.stringify` writes a {@link LosslessNumber}, among other things. */
+const MAYBE_LOSSLESS = '"isLosslessNumber"';
+
 /** Writes JSON, each {@link LosslessNumber} as it was read; keys in the order of the object. */
 export function stringifyJson(value: JsonValue): string {
+  // Far faster than what follows, and nearly always right.
+  const text = JSON.stringify(value);
+  return text.includes(MAYBE_LOSSLESS) ? stringifyLossless(value) : text;
+}
+
+function stringifyLossless(value: JsonValue): string {
   if (value === null || typeof value !== "object") return JSON.stringify(value);
   if (value instanceof LosslessNumber) return value.value;
-  if (isJsonArray(value)) return `[${value.map(stringifyJson).join(",")}]`;
+  if (isJsonArray(value)) return `[${value.map(stringifyLossless).join(",")}]`;
   const members: string[] = [];
   for (const key of Object.keys(value)) {
     const member = value[key];
-    if (member !== undefined) members.push(`${JSON.stringify(key)}:${stringifyJson(member)}`);
+    if (member !== undefined) members.push(`${JSON.stringify(key)}:${stringifyLossless(member)}`);
   }
   return `{${members.join(",")}}`;
 }
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
+const COMMA = 0x2c;
 
 /** Looks at the text alone, before anything recursive sees it. Mistakes of syntax are left to the parser. */
-function nestingExceeds(text: string, limit: number): boolean {
+function checkExtent(text: string, maxValues: number): void {
   let depth = 0;
+  // A value stands behind each of them, but for an empty list's or object's bracket.
+  let commasAndBrackets = 0;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) at = endOfString(text, at);
+    else if (code === COMMA) commasAndBrackets++;
     // "[" and "{" differ in one bit, as do "]" and "}".
     else if ((code | 0x20) === 0x7b) {
-      if (++depth > limit) return true;
+      commasAndBrackets++;
+      if (++depth > MAX_JSON_DEPTH) throw new JsonSyntaxError(`nested deeper than ${MAX_JSON_DEPTH} levels`);
     } else if ((code | 0x20) === 0x7d) depth--;
   }
-  return false;
+  if (commasAndBrackets > maxValues) throw new JsonSyntaxError(`more than ${maxValues} values`);
 }
 
 /** The position of the closing quote, or the end of the text. */

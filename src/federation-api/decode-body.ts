@@ -22,7 +22,7 @@ export class UnknownEncodingError extends Error {
 
 export const ACCEPTED_ENCODINGS = "gzip, deflate, br";
 
-function decoderOf(encoding: string): Transform | undefined {
+export function decoderOf(encoding: string): Transform | undefined {
   switch (encoding.trim().toLowerCase()) {
     case "":
     case "identity":
