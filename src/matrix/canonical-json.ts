@@ -81,7 +81,13 @@ const ANY_SURROGATE = /[\ud800-\udfff]/;
 function sortedKeys(object: JsonObject): string[] {
   const keys = Object.keys(object);
   if (keys.length < 2) return keys;
-  return keys.some((key) => ANY_SURROGATE.test(key)) ? keys.sort(compareCodePoints) : keys.sort();
+  let sorted = true;
+  for (let at = 0; at < keys.length; at++) {
+    const key = keys[at] as string;
+    if (ANY_SURROGATE.test(key)) return keys.sort(compareCodePoints);
+    sorted &&= at === 0 || (keys[at - 1] as string) < key;
+  }
+  return sorted ? keys : keys.sort();
 }
 
 /** Orders strings by Unicode code point. */

@@ -1,12 +1,22 @@
-import { CanonicalJsonError, canonicalJsonWithout } from "./canonical-json.ts";
+import { canonicalJson, CanonicalJsonError } from "./canonical-json.ts";
 import type { Event, Pdu } from "./event.ts";
-import { canonicalModeOf, eventIdOf } from "./hashes.ts";
+import { canonicalModeOf, contentText, eventIdOf, redactedText } from "./hashes.ts";
 import { isEventId, isRoomId, isServerName, isUserId, serverNameOf } from "./identifiers.ts";
 import { isJsonArray, isJsonObject, LosslessNumber } from "./json.ts";
 import type { JsonObject, JsonValue } from "./json.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
-type FormatVerdict = { readonly ok: true; readonly event: Event } | { readonly ok: false; readonly reason: string };
+type FormatVerdict =
+  | { readonly ok: true; readonly event: Event; readonly texts: EventTexts }
+  | { readonly ok: false; readonly reason: string };
+
+/** What an event's hash, id and signatures are made of, written once for all of them. */
+export interface EventTexts {
+  /** {@link contentText} */
+  readonly content: string;
+  /** {@link redactedText} */
+  readonly redacted: string;
+}
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#size-limits */
 export const MAX_PDU_BYTES = 65_536;
@@ -33,8 +43,10 @@ export function parsePdu(value: JsonValue, rules: RoomVersionRules): FormatVerdi
     if (complaint !== undefined) return { ok: false, reason: complaint };
   }
   const pdu = value as Pdu;
-  const eventId = eventIdOf(pdu, rules);
-  return { ok: true, event: { eventId, roomId: pdu.room_id ?? `!${eventId.slice(1)}`, pdu, rejected: false } };
+  const texts = writeTexts(pdu, rules);
+  if (typeof texts === "string") return { ok: false, reason: texts };
+  const eventId = eventIdOf(pdu, rules, texts.redacted);
+  return { ok: true, event: { eventId, roomId: pdu.room_id ?? `!${eventId.slice(1)}`, pdu, rejected: false }, texts };
 }
 
 const CHECKS: readonly Check[] = [
@@ -53,7 +65,6 @@ const CHECKS: readonly Check[] = [
   checkUnsigned,
   checkRedacts,
   checkValues,
-  checkCanonicalSize,
 ];
 
 function own(object: JsonObject, key: string): JsonValue | undefined {
@@ -235,14 +246,17 @@ function checkNumber(value: number | LosslessNumber, rules: RoomVersionRules): C
  */
 const NOT_COUNTED = new Set(["unsigned"]);
 
-function checkCanonicalSize(pdu: JsonObject, rules: RoomVersionRules): Complaint {
+function writeTexts(pdu: Pdu, rules: RoomVersionRules): EventTexts | string {
   try {
-    const text = canonicalJsonWithout(pdu, NOT_COUNTED, canonicalModeOf(rules));
+    const content = contentText(pdu, rules);
+    const mode = canonicalModeOf(rules);
+    const rest = `"hashes":${canonicalJson(pdu.hashes ?? {}, mode)},"signatures":${canonicalJson(pdu.signatures ?? {}, mode)},`;
     // No character takes more than three bytes per UTF-16 unit, so most events need not be measured.
-    if (text.length * 3 > MAX_PDU_BYTES && Buffer.byteLength(text) > MAX_PDU_BYTES) {
+    const mayBeLarge = (content.length + rest.length) * 3 > MAX_PDU_BYTES;
+    if (mayBeLarge && Buffer.byteLength(content) + Buffer.byteLength(rest) > MAX_PDU_BYTES) {
       return `larger than ${MAX_PDU_BYTES} bytes`;
     }
-    return undefined;
+    return { content, redacted: redactedText(pdu, rules) };
   } catch (error) {
     if (error instanceof CanonicalJsonError) return error.message;
     throw error;

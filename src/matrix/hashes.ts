@@ -1,15 +1,16 @@
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 
 import { canonicalJsonWithout } from "./canonical-json.ts";
 import type { CanonicalJsonMode } from "./canonical-json.ts";
 import type { Pdu } from "./event.ts";
 import type { EventId } from "./identifiers.ts";
+import type { JsonObject } from "./json.ts";
 import { redact } from "./redaction.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
 const NOT_IN_CONTENT_HASH = new Set(["unsigned", "signatures", "hashes"]);
 /** Redaction has taken `unsigned` and `age_ts` away already. */
-const NOT_IN_REFERENCE_HASH = new Set(["signatures"]);
+const NOT_IN_REDACTED_TEXT = new Set(["signatures"]);
 
 /** How a room version writes the JSON that it hashes and signs. */
 export function canonicalModeOf(rules: RoomVersionRules): CanonicalJsonMode {
@@ -18,11 +19,7 @@ export function canonicalModeOf(rules: RoomVersionRules): CanonicalJsonMode {
 
 /** Unpadded base64, standard alphabet, of a SHA-256 hash. */
 export function sha256Base64(text: string): string {
-  return unpadded(sha256(text).toString("base64"));
-}
-
-function sha256(text: string): Buffer {
-  return createHash("sha256").update(text, "utf8").digest();
+  return unpadded(hash("sha256", text, "base64"));
 }
 
 function unpadded(base64: string): string {
@@ -36,40 +33,61 @@ function unpadded(base64: string): string {
  * @see https://spec.matrix.org/v1.19/server-server-api/#calculating-the-content-hash-for-an-event
  */
 export function contentHash(pdu: Pdu, rules: RoomVersionRules): string {
-  return sha256Base64(canonicalJsonWithout(pdu, NOT_IN_CONTENT_HASH, canonicalModeOf(rules)));
+  return sha256Base64(contentText(pdu, rules));
 }
 
-/** False where the event claims no hash. A mismatch means: keep the redacted copy. */
-export function contentHashMatches(pdu: Pdu, rules: RoomVersionRules): boolean {
-  const claimed = pdu.hashes?.sha256;
-  if (typeof claimed !== "string") return false;
-  // As bytes, since padding and the unused bits of the last character are nobody's business.
-  return Buffer.from(claimed, "base64").equals(Buffer.from(contentHash(pdu, rules), "base64"));
+/** What {@link contentHash} is the hash of. */
+export function contentText(pdu: JsonObject, rules: RoomVersionRules): string {
+  return canonicalJsonWithout(pdu, NOT_IN_CONTENT_HASH, canonicalModeOf(rules));
 }
 
 /**
- * The hash over the redacted event, the same for an event and its redacted copy: 32 bytes.
+ * False where the event claims no hash. A mismatch means: keep the redacted copy.
+ *
+ * @param text the event's {@link contentText}, where the caller has it
+ */
+export function contentHashMatches(pdu: Pdu, rules: RoomVersionRules, text = contentText(pdu, rules)): boolean {
+  const claimed = pdu.hashes?.sha256;
+  if (typeof claimed !== "string") return false;
+  const actual = sha256Base64(text);
+  // As bytes, since padding and the unused bits of the last character are nobody's business.
+  return claimed === actual || Buffer.from(claimed, "base64").equals(Buffer.from(actual, "base64"));
+}
+
+/**
+ * What the reference hash and the signatures are made of: the redacted event, the same for an event and its redacted
+ * copy.
  *
  * @throws {CanonicalJsonError} where the event has no canonical form.
  * @see https://spec.matrix.org/v1.19/server-server-api/#calculating-the-reference-hash-for-an-event
  */
+export function redactedText(pdu: Pdu, rules: RoomVersionRules): string {
+  return canonicalJsonWithout(redact(pdu, rules), NOT_IN_REDACTED_TEXT, canonicalModeOf(rules));
+}
+
+/**
+ * The hash over the redacted event: 32 bytes.
+ *
+ * @throws {CanonicalJsonError} where the event has no canonical form.
+ */
 export function referenceHash(pdu: Pdu, rules: RoomVersionRules): Buffer {
-  return sha256(canonicalJsonWithout(redact(pdu, rules), NOT_IN_REFERENCE_HASH, canonicalModeOf(rules)));
+  return createHash("sha256").update(redactedText(pdu, rules), "utf8").digest();
 }
 
 /**
  * v1–v2: the sender's choice, `event_id` of the PDU; v3: the reference hash in base64; v4 on: URL-safe.
  *
+ * @param text the event's {@link redactedText}, where the caller has it
  * @see https://spec.matrix.org/v1.19/rooms/v4/#event-ids
  */
-export function eventIdOf(pdu: Pdu, rules: RoomVersionRules): EventId {
+export function eventIdOf(pdu: Pdu, rules: RoomVersionRules, text?: string): EventId {
   switch (rules.eventIdFormat) {
     case "chosen-by-sender":
       return pdu["event_id"] as EventId;
     case "base64":
-      return `$${unpadded(referenceHash(pdu, rules).toString("base64"))}`;
+      return `$${sha256Base64(text ?? redactedText(pdu, rules))}`;
     case "url-safe-base64":
-      return `$${referenceHash(pdu, rules).toString("base64url")}`;
+      return `$${hash("sha256", text ?? redactedText(pdu, rules), "base64url")}`;
   }
 }
 

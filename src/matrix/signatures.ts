@@ -3,8 +3,8 @@ import sodium from "sodium-native";
 import { canonicalJsonWithout } from "./canonical-json.ts";
 import type { CanonicalJsonMode } from "./canonical-json.ts";
 import { originServerTsOf } from "./event.ts";
-import type { Pdu } from "./event.ts";
-import { canonicalModeOf, contentHash } from "./hashes.ts";
+import type { Event, Pdu } from "./event.ts";
+import { canonicalModeOf, contentHash, redactedText } from "./hashes.ts";
 import { isKeyId, isUserId, serverNameOf } from "./identifiers.ts";
 import type { EventId, KeyId, ServerName } from "./identifiers.ts";
 import { isJsonObject } from "./json.ts";
@@ -190,6 +190,41 @@ export function verifyEventSignatures(
   return { valid: true };
 }
 
+/** A signature to be checked over a text, by whoever has the time. */
+export interface SignatureCheck {
+  readonly text: string;
+  /** 64 bytes. */
+  readonly signature: Uint8Array;
+  /** 32 bytes. */
+  readonly publicKey: Uint8Array;
+}
+
+/**
+ * The one check on which all hangs: that of nearly every event, which one server signed once, by a key that is known.
+ * Where it fails, or there is none, {@link verifyEventSignatures} has the say.
+ *
+ * @param text the event's `redactedText`, where the caller has it
+ */
+export function onlySignatureCheck(
+  { eventId, pdu }: Pick<Event, "eventId" | "pdu">,
+  rules: RoomVersionRules,
+  keys: KeyLookup,
+  text = redactedText(pdu, rules),
+): SignatureCheck | undefined {
+  const [server, another] = requiredSigners(pdu, rules, eventId);
+  if (server === undefined || another !== undefined || namesNobodyAsAuthorising(pdu, rules)) return undefined;
+  const [only, other] = signaturesOf(pdu, server);
+  if (only === undefined || other !== undefined) return undefined;
+  const key = keys(server, only[0]);
+  if (key === undefined || !wasValidAt(key, { pdu, rules })) return undefined;
+  const signature = Buffer.from(only[1], "base64");
+  const { publicKey } = key;
+  if (signature.length !== sodium.crypto_sign_BYTES || publicKey.length !== sodium.crypto_sign_PUBLICKEYBYTES) {
+    return undefined;
+  }
+  return { text, signature, publicKey };
+}
+
 /** v8 on: the key asks for one more signature, so if it names nobody who could have signed, the event is unproved. */
 function namesNobodyAsAuthorising(pdu: Pdu, rules: RoomVersionRules): boolean {
   if (!rules.restrictedJoins || pdu.type !== "m.room.member" || pdu.content["membership"] !== "join") return false;
@@ -223,7 +258,7 @@ function verifySignaturesOf(server: ServerName, signed: SignedEvent): SignatureV
 }
 
 /** v5 on: a key counts for events made while it was valid. v1–v4 take any key the server ever had. */
-function wasValidAt(key: VerifyKey, signed: SignedEvent): boolean {
+function wasValidAt(key: VerifyKey, signed: Pick<SignedEvent, "pdu" | "rules">): boolean {
   if (!signed.rules.enforceKeyValidity) return true;
   return originServerTsOf(signed.pdu) <= (key.expiredTs ?? key.validUntilTs);
 }

@@ -1,21 +1,21 @@
 import { setImmediate as nextTick } from "node:timers/promises";
-import { authEventIds, originServerTsOf, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
-import { parsePdu } from "../../matrix/event-format.ts";
-import { canonicalJsonWithout } from "../../matrix/canonical-json.ts";
-import { canonicalModeOf, contentHashMatches } from "../../matrix/hashes.ts";
+import { authEventIds, originServerTsOf, prevEventIds, type Event } from "../../matrix/event.ts";
+import { parsePdu, type EventTexts } from "../../matrix/event-format.ts";
+import { contentHashMatches } from "../../matrix/hashes.ts";
 import type { EventId, KeyId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import { redact } from "../../matrix/redaction.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { requiredSigners, verifyEventSignatures, type KeyLookup } from "../../matrix/signatures.ts";
+import { onlySignatureCheck, requiredSigners, verifyEventSignatures, type KeyLookup } from "../../matrix/signatures.ts";
 import type { RoomsContext } from "../context.ts";
+import { checkSignatures } from "./check-signatures.ts";
 
 /**
  * A PDU that failed check 1 or 2 and is dropped. Without a key nothing is proved against it: its server may be long
  * gone. All other kinds show that the sender did not keep to the protocol.
  */
 export interface DroppedPdu {
-  readonly kind: "malformed" | "other-room" | "bad-signature" | "ring" | "no-key";
+  readonly kind: "malformed" | "other-room" | "bad-signature" | "no-key";
   /** Known only when the PDU could be read. */
   readonly eventId?: EventId;
   readonly reason: string;
@@ -33,8 +33,14 @@ interface VerifiedPdus {
   readonly dropped: readonly DroppedPdu[];
 }
 
-/** Signature checks are synchronous: this many are about 20 ms of work between two turns of the event loop. */
-const CHECKS_PER_TURN = 400;
+/** A PDU of the right form, with what its hash and its signatures are made of. */
+interface ReadPdu {
+  readonly event: Event;
+  readonly texts: EventTexts;
+}
+
+/** Reading and hashing are synchronous: this many are about 20 ms of work between two turns of the event loop. */
+const READ_PER_TURN = 250;
 
 /**
  * Checks 1 to 3 of a received PDU, for many at once: the format of the room version, the signatures, the content hash
@@ -54,22 +60,22 @@ export async function verifyPdus(
 ): Promise<VerifiedPdus> {
   const { rules, roomId, wanted } = input;
   const dropped: DroppedPdu[] = [];
-  const parsed: Event[] = [];
-  for (const pdu of input.pdus) {
+  const parsed: ReadPdu[] = [];
+  for (const [index, pdu] of input.pdus.entries()) {
+    if (index > 0 && index % READ_PER_TURN === 0) await nextTick();
     const read = readPdu(pdu, rules, roomId);
     if ("dropped" in read) dropped.push(read.dropped);
-    else if (wanted?.has(read.event.eventId) !== false) parsed.push(read.event);
+    else if (wanted?.has(read.event.eventId) !== false) parsed.push(read);
   }
-  const keys = await keysOfSigners(ctx, rules, parsed);
-  const events: Event[] = [];
-  const stripped: EventId[] = [];
-  for (const [index, event] of parsed.entries()) {
-    if (index > 0 && index % CHECKS_PER_TURN === 0) await nextTick();
-    const verdict = verifyEventSignatures(event.pdu, rules, event.eventId, keys);
+  const events = parsed.map(({ event }) => event);
+  const keys = await keysOfSigners(ctx, rules, events);
+  const proved = await provedBySignature(parsed, rules, keys);
+  const verified: Event[] = [];
+  for (const [index, { event, texts }] of parsed.entries()) {
+    const verdict = proved[index] === true ? VALID : verifyEventSignatures(event.pdu, rules, event.eventId, keys);
     if (verdict.valid) {
-      const kept = withProvedContent(event, rules);
-      events.push(kept.event);
-      if (kept.stripped) stripped.push(event.eventId);
+      const intact = contentHashMatches(event.pdu, rules, texts.content);
+      verified.push(intact ? event : { ...event, pdu: redact(event.pdu, rules) });
     } else {
       dropped.push({
         kind: verdict.missingKeys === undefined ? "bad-signature" : "no-key",
@@ -78,53 +84,32 @@ export async function verifyPdus(
       });
     }
   }
-  reportStripped(ctx, roomId, stripped);
-  return { events, dropped };
+  return { events: verified, dropped };
 }
 
-/** Check 3. A copy that is redacted already is an honest one; in any other somebody has changed the content. */
-function withProvedContent(
-  event: Event,
+const VALID = { valid: true } as const;
+
+/** For each event whether it needs one signature only, which holds. */
+async function provedBySignature(
+  parsed: readonly ReadPdu[],
   rules: RoomVersionRules,
-): { readonly event: Event; readonly stripped: boolean } {
-  if (contentHashMatches(event.pdu, rules)) return { event, stripped: false };
-  const pdu = redact(event.pdu, rules);
-  return { event: { ...event, pdu }, stripped: textOf(pdu, rules) !== textOf(event.pdu, rules) };
-}
-
-function textOf(pdu: Pdu, rules: RoomVersionRules): string {
-  return canonicalJsonWithout(pdu, new Set(), canonicalModeOf(rules));
-}
-
-/** A log line names so many. */
-const NAMED = 20;
-
-function reportStripped(ctx: RoomsContext, roomId: RoomId, eventIds: readonly EventId[]): void {
-  if (eventIds.length === 0) return;
-  const reason = "the content is not what was hashed";
-  const told = { roomId, count: eventIds.length, eventIds: eventIds.slice(0, NAMED), reason };
-  ctx.logger.warn(told, "events are kept without their content");
-}
-
-/** What it complains of may be a number of a million digits. */
-const MAX_REASON_LENGTH = 300;
-
-/** Whoever passes an event on may write there whatever they like, and as much; nothing of it is proved, or used. */
-function withoutUnsigned(event: Event): Event {
-  if (event.pdu["unsigned"] === undefined) return event;
-  const { unsigned: _unsigned, ...pdu } = event.pdu;
-  return { ...event, pdu: pdu as Pdu };
+  keys: KeyLookup,
+): Promise<readonly boolean[]> {
+  const checks = parsed.map(({ event, texts }) => onlySignatureCheck(event, rules, keys, texts.redacted));
+  const results = await checkSignatures(checks.filter((check) => check !== undefined));
+  let next = 0;
+  return checks.map((check) => {
+    if (check === undefined) return false;
+    next += 1;
+    return results[next - 1] === true;
+  });
 }
 
 /** Check 1, and that the event can have a place in the room. */
-function readPdu(
-  pdu: JsonValue,
-  rules: RoomVersionRules,
-  roomId: RoomId,
-): { readonly event: Event } | { readonly dropped: DroppedPdu } {
+function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadPdu | { readonly dropped: DroppedPdu } {
   const verdict = parsePdu(pdu, rules);
-  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
-  const event = withoutUnsigned(verdict.event);
+  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason } };
+  const { event, texts } = verdict;
   const { eventId } = event;
   if (event.roomId !== roomId) {
     return { dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };
@@ -133,7 +118,7 @@ function readPdu(
   if (prevEventIds(event.pdu).includes(eventId) || authEventIds(event.pdu).includes(eventId)) {
     return { dropped: { kind: "malformed", eventId, reason: "it names itself as what it builds on" } };
   }
-  return { event };
+  return { event, texts };
 }
 
 async function keysOfSigners(ctx: RoomsContext, rules: RoomVersionRules, events: readonly Event[]): Promise<KeyLookup> {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { canonicalJson } from "../../../src/matrix/canonical-json.ts";
 import { MAX_PDU_BYTES, parsePdu } from "../../../src/matrix/event-format.ts";
-import { eventIdOf } from "../../../src/matrix/hashes.ts";
+import { contentText, eventIdOf, redactedText } from "../../../src/matrix/hashes.ts";
 import { LosslessNumber, parseJson } from "../../../src/matrix/json.ts";
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import type { RoomVersionRules } from "../../../src/matrix/room-versions.ts";
@@ -26,6 +26,7 @@ describe.each(ALL_RULES)("parsePdu in room version $version", (rules) => {
     expect(parsePdu(pdu, rules)).toEqual({
       ok: true,
       event: { eventId: eventIdOf(pdu, rules), roomId: pdu.room_id, pdu, rejected: false },
+      texts: { content: contentText(pdu, rules), redacted: redactedText(pdu, rules) },
     });
   });
 
