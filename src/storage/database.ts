@@ -79,3 +79,16 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
     client.release(broken);
   }
 }
+
+/** Undoes the work, and nothing else of the transaction, when it throws. */
+export async function withSavepoint<T>(tx: Connection, work: () => Promise<T>): Promise<T> {
+  await tx.query("SAVEPOINT work");
+  try {
+    const result = await work();
+    await tx.query("RELEASE SAVEPOINT work");
+    return result;
+  } catch (error) {
+    await tx.query("ROLLBACK TO SAVEPOINT work");
+    throw error;
+  }
+}

@@ -39,3 +39,16 @@ export async function isRoomForgotten(c: Connection, roomId: RoomId, userId: Use
   );
   return row?.forgotten ?? false;
 }
+
+/** A room that the user has forgotten since they left it stays forgotten, though that leave is told once more. */
+export async function keepRoomForgotten(
+  c: Connection,
+  { userId, roomId, streamId }: ForgottenRoom,
+  leftAt: bigint,
+): Promise<void> {
+  await execute(
+    c,
+    `UPDATE forgotten_rooms SET stream_id = $3 WHERE user_id = $1 AND room_id = $2 AND stream_id >= $4`,
+    [userId, roomId, streamId, leftAt],
+  );
+}

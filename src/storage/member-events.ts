@@ -1,4 +1,4 @@
-import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName, UserId } from "../matrix/identifiers.ts";
 import type { Membership } from "./memberships.ts";
 import { queryRow, queryRows, type Connection } from "./query.ts";
 
@@ -36,4 +36,45 @@ export async function memberEventNamedBySender(
     [roomId, userId],
   );
   return row?.id;
+}
+
+/** The leave of a user, told at this position. */
+export interface OwnLeave {
+  readonly userId: UserId;
+  readonly eventId: EventId;
+  readonly streamId: bigint;
+}
+
+/**
+ * The leaves of those of our users who are joined by the current state although they left of their own accord after
+ * that join, and have not joined again since. "After" is meant both ways, by arrival and by the events' own clock: a
+ * clock that was set back must not make an old leave a new one.
+ */
+export async function ownLeavesUndone(
+  c: Connection,
+  roomId: RoomId,
+  serverName: ServerName,
+): Promise<readonly OwnLeave[]> {
+  return queryRows<OwnLeave & { streamId: bigint }>(
+    c,
+    `SELECT DISTINCT ON (member.user_id) member.user_id AS "userId", own.event_id AS "eventId",
+       told.stream_id AS "streamId"
+     FROM current_memberships member
+     JOIN events joined ON joined.event_id = member.event_id
+     JOIN local_membership_stream told
+       ON told.user_id = member.user_id AND told.room_id = member.room_id AND told.membership = 'leave'
+     JOIN events own
+       ON own.event_id = told.event_id AND own.sender = member.user_id AND own.membership = 'leave'
+     WHERE member.room_id = $1 AND member.server_name = $2 AND member.membership = 'join'
+       AND own.origin_server_ts >= joined.origin_server_ts
+       AND coalesce(own.stream_id, told.stream_id) > coalesce(joined.stream_id, 0)
+       AND NOT EXISTS (
+         SELECT 1 FROM local_membership_stream later JOIN events again ON again.event_id = later.event_id
+         WHERE later.user_id = member.user_id AND later.room_id = member.room_id AND again.sender = member.user_id
+           AND again.membership = 'join' AND again.rejection IS NULL
+           AND (again.stream_id > coalesce(own.stream_id, told.stream_id)
+             OR again.origin_server_ts > own.origin_server_ts))
+     ORDER BY member.user_id, told.stream_id DESC`,
+    [roomId, serverName],
+  );
 }

@@ -17,6 +17,8 @@ export interface EventDraft {
   readonly stateKey?: string;
   readonly content: JsonObject;
   readonly redacts?: EventId;
+  /** When it came to be, in milliseconds since the epoch: now, unless it says again what was said then. */
+  readonly at?: number;
 }
 
 /** `prev_events` hold at most 20 ids; the newest extremities are taken. */

@@ -30,29 +30,37 @@ export async function createEvent(
   draft: EventDraft,
   also?: (tx: Connection, stored: StoredEvent) => Promise<void>,
 ): Promise<StoredEvent> {
-  return await commit(ctx, "store an event of ours", async (tx) => {
-    const room = await lockRoom(tx, draft.roomId);
-    const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-    if (room === undefined || rules === undefined || room.currentSnapshotId === null) {
-      throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
-    }
-    const prevEvents = await latestEvents(tx, await forwardExtremities(tx, draft.roomId));
-    const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
-    const event = buildEvent(
-      draft,
-      { prevEvents, authEvents: await authEventsFor(tx, draft, before.state, rules), now: ctx.now() },
-      rules,
-      ctx,
-    );
-    const stored = await acceptEventWithin(ctx, tx, {
-      event,
-      origin: ctx.serverName,
-      ...(also === undefined ? {} : { also }),
-    });
-    if (stored.rejection !== null) throw refused(stored.rejection);
-    if (stored.softFailed) throw refused("the room's current state does not allow it");
-    return stored;
+  return await commit(ctx, "store an event of ours", (tx) => createEventWithin(ctx, tx, draft, also));
+}
+
+/** The same as part of a transaction of the caller's, which a refusal must undo. */
+export async function createEventWithin(
+  ctx: RoomsContext,
+  tx: Connection,
+  draft: EventDraft,
+  also?: (tx: Connection, stored: StoredEvent) => Promise<void>,
+): Promise<StoredEvent> {
+  const room = await lockRoom(tx, draft.roomId);
+  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
+  if (room === undefined || rules === undefined || room.currentSnapshotId === null) {
+    throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
+  }
+  const prevEvents = await latestEvents(tx, await forwardExtremities(tx, draft.roomId));
+  const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
+  const event = buildEvent(
+    draft,
+    { prevEvents, authEvents: await authEventsFor(tx, draft, before.state, rules), now: draft.at ?? ctx.now() },
+    rules,
+    ctx,
+  );
+  const stored = await acceptEventWithin(ctx, tx, {
+    event,
+    origin: ctx.serverName,
+    ...(also === undefined ? {} : { also }),
   });
+  if (stored.rejection !== null) throw refused(stored.rejection);
+  if (stored.softFailed) throw refused("the room's current state does not allow it");
+  return stored;
 }
 
 async function latestEvents(tx: Connection, ids: readonly EventId[]): Promise<readonly StoredEvent[]> {

@@ -29,6 +29,7 @@ import { commit } from "../failpoints.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { AuthEventsMissing, judgeEvent } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
+import { stayAway } from "./stay-away.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, applyMemberships, computeCurrentState } from "../events/update-current-state.ts";
 
@@ -144,13 +145,16 @@ async function enter(
   });
   await setForwardExtremities(tx, roomId, [join.eventId]);
   await applyCurrentState(ctx, source, change, { streamId, told: change.changes, applied });
-  if (whole) return { kind: "entered", partial: false };
+  if (!whole) await markEnteredPartial(tx, answer, position);
+  await stayAway(ctx, tx, roomId);
+  return { kind: "entered", partial: !whole };
+}
 
-  const { eventId: joinEventId } = join;
-  await insertPartialRoom(tx, { roomId, joinEventId, joinedVia: answer.server, deviceListsStreamId: position });
+async function markEnteredPartial(tx: Connection, answer: JoinAnswer, deviceListsStreamId: bigint): Promise<void> {
+  const { roomId, eventId: joinEventId } = answer.join;
+  await insertPartialRoom(tx, { roomId, joinEventId, joinedVia: answer.server, deviceListsStreamId });
   await addPartialRoomServers(tx, roomId, answer.servers);
   await markPartial(tx, roomId, joinEventId);
-  return { kind: "entered", partial: true };
 }
 
 /** What an earlier, abandoned join left partial stays so in the past; the new join begins afresh. */

@@ -12,6 +12,7 @@ import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
+import { stayAway } from "../join/stay-away.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
 import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
@@ -92,6 +93,7 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);
   await appendUnPartialStatedRoom(tx, streamId, roomId);
+  await stayAway(ctx, tx, roomId);
   return { kind: "completed", stateEvents: stateSize(change.current) };
 }
 

@@ -1,17 +1,24 @@
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, onTestFinished } from "vitest";
+import type { EventId, RoomId, UserId } from "../../../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { receiveKeptPdus } from "../../../../src/rooms/receive/receive-pdu.ts";
 import { receiveWaitingPdus } from "../../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { createEvent } from "../../../../src/rooms/events/create-event.ts";
+import { forgetRoom } from "../../../../src/rooms/join/forget-room.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { startOutboxDelivery } from "../../../../src/rooms/send/deliver-outbox.ts";
 import { createUser } from "../../../../src/storage/accounts.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
+import { isRoomForgotten } from "../../../../src/storage/forgotten-rooms.ts";
 import { beginJoin, endJoin } from "../../../../src/storage/joins-under-way.ts";
 import { joinedRooms } from "../../../../src/storage/memberships.ts";
 import { partialRoom } from "../../../../src/storage/partial-state.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../../../src/storage/streams.ts";
+import { timeline } from "../../../../src/storage/timeline.ts";
 import { countWaitingPdus } from "../../../../src/storage/waiting-pdus.ts";
+import { openTestDatabase } from "../../../support/database.ts";
+import { driveResync } from "../../../support/drive-resync.ts";
 import type { HostedRoom } from "../../../resident/hosted-room.ts";
 import {
   AT_ROOM,
@@ -22,6 +29,7 @@ import {
   untilWaiting,
   type Held,
 } from "../../../support/hold-point.ts";
+import { startInProcessSidecar } from "../../../support/in-process-sidecar.ts";
 import {
   completeResync,
   enterRoom,
@@ -34,13 +42,25 @@ import {
   resyncUpTo,
   resyncWanted,
   stepAfter,
+  type EnteredRoom,
 } from "../../../support/race-scene.ts";
-import { openScene } from "../../../support/scene.ts";
+import { openScene, type Scene } from "../../../support/scene.ts";
 import { eventually } from "../../../support/sidecar-process.ts";
 
 const scene = await openScene();
 const { database, resident, sidecar } = scene;
 const bob = ourUser(scene, "bob");
+
+/** A sidecar that sends what it has to tell only when it is made to. */
+const quietDatabase = await openTestDatabase();
+const quiet: Scene = {
+  database: quietDatabase,
+  resident,
+  sidecar: await startInProcessSidecar(quietDatabase, { notaries: [resident.serverName], delivers: false }),
+};
+afterAll(() => quiet.sidecar.close());
+const carol = quiet.sidecar.userId;
+const dave = ourUser(quiet, "dave");
 
 /** Where a join waits for one that is being stored: both begin with the room's row. */
 const AT_ROOM_ROW = /INSERT INTO rooms/;
@@ -53,6 +73,53 @@ function joiningSide(ctx: RoomsContext, point: { readonly after: boolean }): Hel
 
 const answered = { after: true } as const;
 const unasked = { after: false } as const;
+
+/** What the user's client is told of their membership. */
+async function standingOf(of: Scene, userId: UserId, roomId: RoomId): Promise<string | undefined> {
+  const { pool } = of.database;
+  const standings = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
+  return standings.find((one) => one.roomId === roomId)?.membership;
+}
+
+interface UntoldLeave extends EnteredRoom {
+  readonly leaveId: EventId;
+}
+
+/** Carol has left a room, of which the resident has not heard. */
+async function leaveUntold(known: "in part" | "in full"): Promise<UntoldLeave> {
+  const entered = await enterRoom(quiet);
+  const { room, roomId } = entered;
+  if (known === "in full") await completeResync(quiet, entered);
+  await leaveRoom(quiet.sidecar.ctx, { userId: carol, roomId, reason: "enough" });
+  expect(resident.membership(room, carol)).toBe("join");
+  const [leaveId = "$none"] = await leavesOf(carol, roomId);
+  return { ...entered, leaveId };
+}
+
+async function leavesOf(userId: UserId, roomId: RoomId): Promise<readonly EventId[]> {
+  const events = await timeline(quiet.database.pool, roomId, { direction: "forward", limit: 1000 });
+  return events
+    .filter(({ pdu }) => pdu.sender === userId && pdu.content["membership"] === "leave")
+    .map(({ eventId }) => eventId);
+}
+
+/** Once the resident has heard of all that was kept from it, and spoken upon it, both know the room alike. */
+async function endsAlike(entered: EnteredRoom): Promise<void> {
+  const delivery = startOutboxDelivery(quiet.sidecar.ctx);
+  onTestFinished(() => delivery.stop());
+  await eventually(async () => {
+    const left = await quiet.database.pool.query("SELECT 1 FROM outbox WHERE destination = $1", [resident.serverName]);
+    return left.rows.length === 0 ? true : undefined;
+  });
+  await delivery.stop();
+  await hearsAndEndsAlike(quiet, entered);
+}
+
+async function hearsAndEndsAlike(of: Scene, entered: EnteredRoom): Promise<void> {
+  const { eventId } = await resident.sendMessage(entered.room, resident.founder, "who is there?");
+  await untilReceived(eventId, of);
+  await expectWhole(of, entered);
+}
 
 async function resyncsWanted(roomId: string): Promise<readonly unknown[]> {
   return sidecar.wanted.filter((one) => one.roomId === roomId);
@@ -164,10 +231,10 @@ describe("two joins at once", () => {
   });
 });
 
-async function untilReceived(eventId: `$${string}`): Promise<void> {
+async function untilReceived(eventId: EventId, of = scene): Promise<void> {
   await eventually(async () => {
-    await receiveWaitingPdus(sidecar.ctx);
-    const event = await loadEvent(database.pool, eventId);
+    await receiveWaitingPdus(of.sidecar.ctx);
+    const event = await loadEvent(of.database.pool, eventId);
     return event?.outlier === false ? true : undefined;
   });
 }
@@ -329,6 +396,119 @@ describe("a second user's join, as the first user leaves", () => {
     await untilReceived(eventId);
     await completeResync(scene, { room, roomId, target: again });
     expect(await joinedRooms(database.pool, sidecar.userId)).not.toContain(roomId);
+  });
+
+  it("does not bring the first user back, for whom the leave is made once more", async () => {
+    const { room, roomId } = await enterRoom(scene);
+    const side = joiningSide(sidecar.ctx, answered);
+    const joining = join(scene, side.ctx, room, bob);
+    await side.reached;
+    await leaveRoom(sidecar.ctx, { userId: sidecar.userId, roomId });
+    side.release();
+    const { eventId: joinEventId } = await joining;
+
+    await resyncUpTo(sidecar.ctx, { roomId, joinEventId }, "finish");
+    // Nobody is to see the user come back, not even for a moment.
+    const lock = await holdStream(database);
+    const finishing = finishResync(otherProcess(sidecar.ctx), { roomId, joinEventId });
+    await untilWaiting(database, AT_STREAM);
+    expect(await standingOf(scene, sidecar.userId, roomId)).toBe("leave");
+    await lock.release();
+    expect(await finishing).toMatchObject({ kind: "completed" });
+
+    expect(await standingOf(scene, sidecar.userId, roomId)).toBe("leave");
+    expect(await joinedRooms(database.pool, sidecar.userId)).not.toContain(roomId);
+    await hearsAndEndsAlike(scene, { room, roomId, target: { roomId, joinEventId } });
+  });
+});
+
+describe("a leave that has not come to the server by which a second user joins", () => {
+  for (const known of ["in part", "in full"] as const) {
+    it(`is made once more where the room was known ${known}, and stays forgotten`, async () => {
+      const left = await leaveUntold(known);
+      const { room, roomId } = left;
+      const end = known === "in full" ? resident.trouble({ kind: "full-join" }) : () => {};
+      await forgetRoom(quiet.sidecar.ctx, { userId: carol, roomId });
+
+      const { eventId, partial } = await join(quiet, quiet.sidecar.ctx, room, dave);
+      end();
+      expect(partial).toBe(known === "in part");
+      if (partial) expect(await driveResync(quiet.sidecar.ctx, roomId, eventId)).toBe("completed");
+
+      expect(await standingOf(quiet, carol, roomId)).toBe("leave");
+      expect(await isRoomForgotten(quiet.database.pool, roomId, carol)).toBe(true);
+      const again = await loadEvent(quiet.database.pool, (await memberEventOf(quiet, roomId, carol)) ?? "$none");
+      expect(again?.eventId).not.toBe(left.leaveId);
+      expect(again?.pdu.content).toEqual({ membership: "leave", reason: "enough" });
+      await endsAlike(left);
+    });
+  }
+
+  it("is made once more at once where a light answer names the user, too", async () => {
+    // Of a room without a name some members are told all the same.
+    const room = resident.hostRoom({
+      members: 2,
+      servers: 1,
+      named: false,
+      bans: 0,
+      kicks: 0,
+      leaves: 0,
+      profileChanges: 0,
+    });
+    const { roomId } = room;
+    await join(quiet, quiet.sidecar.ctx, room);
+    await leaveRoom(quiet.sidecar.ctx, { userId: carol, roomId });
+    const { eventId, partial } = await join(quiet, quiet.sidecar.ctx, room, dave);
+    expect(partial).toBe(true);
+    const leaves = await leavesOf(carol, roomId);
+    expect(leaves).toHaveLength(2);
+    expect(await memberEventOf(quiet, roomId, carol)).toBe(leaves[1]);
+    expect(await standingOf(quiet, carol, roomId)).toBe("leave");
+
+    expect(await driveResync(quiet.sidecar.ctx, roomId, eventId)).toBe("completed");
+    expect(await leavesOf(carol, roomId)).toEqual(leaves);
+    await endsAlike({ room, roomId, target: { roomId, joinEventId: eventId } });
+  });
+
+  it("is not made again for who has joined again since", async () => {
+    const left = await leaveUntold("in part");
+    const { room, roomId } = left;
+    const { eventId } = await join(quiet, quiet.sidecar.ctx, room, dave);
+    const again = await join(quiet, otherProcess(quiet.sidecar.ctx), room);
+
+    expect(await driveResync(quiet.sidecar.ctx, roomId, eventId)).toBe("completed");
+
+    expect(await leavesOf(carol, roomId)).toEqual([left.leaveId]);
+    expect(await standingOf(quiet, carol, roomId)).toBe("join");
+    expect(await memberEventOf(quiet, roomId, carol)).toBe(again.eventId);
+    await endsAlike(left);
+  });
+
+  it("undoes no join of the user that is under way while it is made again", async () => {
+    const left = await leaveUntold("in part");
+    const { room, roomId } = left;
+    const { eventId } = await join(quiet, quiet.sidecar.ctx, room, dave);
+    const side = joiningSide(otherProcess(quiet.sidecar.ctx), answered);
+    const joining = join(quiet, side.ctx, room);
+    await side.reached;
+
+    expect(await driveResync(quiet.sidecar.ctx, roomId, eventId)).toBe("completed");
+    expect(await standingOf(quiet, carol, roomId)).toBe("leave");
+    side.release();
+    const again = await joining;
+
+    expect(await standingOf(quiet, carol, roomId)).toBe("join");
+    expect(await memberEventOf(quiet, roomId, carol)).toBe(again.eventId);
+    await endsAlike(left);
+  });
+
+  it("is made for nobody who was kicked, whose return is the room's to decide", async () => {
+    const { room, roomId } = await enterRoom(quiet);
+    await resident.kick(room, carol, { keep: false });
+    expect(await standingOf(quiet, carol, roomId)).toBe("leave");
+    const { eventId } = await join(quiet, quiet.sidecar.ctx, room, dave);
+    expect(await driveResync(quiet.sidecar.ctx, roomId, eventId)).toBe("completed");
+    expect(await leavesOf(carol, roomId)).toEqual([]);
   });
 });
 
