@@ -1,7 +1,8 @@
 import { setImmediate as nextTick } from "node:timers/promises";
-import { authEventIds, originServerTsOf, prevEventIds, type Event } from "../../matrix/event.ts";
+import { authEventIds, originServerTsOf, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
 import { parsePdu, type EventTexts } from "../../matrix/event-format.ts";
-import { contentHashMatches } from "../../matrix/hashes.ts";
+import { canonicalJsonWithout } from "../../matrix/canonical-json.ts";
+import { canonicalModeOf, contentHashMatches } from "../../matrix/hashes.ts";
 import type { EventId, KeyId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import { redact } from "../../matrix/redaction.ts";
@@ -15,7 +16,7 @@ import { checkSignatures } from "./check-signatures.ts";
  * gone. All other kinds show that the sender did not keep to the protocol.
  */
 export interface DroppedPdu {
-  readonly kind: "malformed" | "other-room" | "bad-signature" | "no-key";
+  readonly kind: "malformed" | "other-room" | "bad-signature" | "ring" | "no-key";
   /** Known only when the PDU could be read. */
   readonly eventId?: EventId;
   readonly reason: string;
@@ -67,15 +68,21 @@ export async function verifyPdus(
     if ("dropped" in read) dropped.push(read.dropped);
     else if (wanted?.has(read.event.eventId) !== false) parsed.push(read);
   }
-  const events = parsed.map(({ event }) => event);
-  const keys = await keysOfSigners(ctx, rules, events);
+  const keys = await keysOfSigners(
+    ctx,
+    rules,
+    parsed.map(({ event }) => event),
+  );
   const proved = await provedBySignature(parsed, rules, keys);
-  const verified: Event[] = [];
-  for (const [index, { event, texts }] of parsed.entries()) {
+  const events: Event[] = [];
+  const stripped: EventId[] = [];
+  for (const [index, read] of parsed.entries()) {
+    const { event } = read;
     const verdict = proved[index] === true ? VALID : verifyEventSignatures(event.pdu, rules, event.eventId, keys);
     if (verdict.valid) {
-      const intact = contentHashMatches(event.pdu, rules, texts.content);
-      verified.push(intact ? event : { ...event, pdu: redact(event.pdu, rules) });
+      const kept = withProvedContent(read, rules);
+      events.push(kept.event);
+      if (kept.stripped) stripped.push(event.eventId);
     } else {
       dropped.push({
         kind: verdict.missingKeys === undefined ? "bad-signature" : "no-key",
@@ -84,7 +91,8 @@ export async function verifyPdus(
       });
     }
   }
-  return { events: verified, dropped };
+  reportStripped(ctx, roomId, stripped);
+  return { events, dropped };
 }
 
 const VALID = { valid: true } as const;
@@ -105,11 +113,45 @@ async function provedBySignature(
   });
 }
 
+/** Check 3. A copy that is redacted already is an honest one; in any other somebody has changed the content. */
+function withProvedContent(
+  { event, texts }: ReadPdu,
+  rules: RoomVersionRules,
+): { readonly event: Event; readonly stripped: boolean } {
+  if (contentHashMatches(event.pdu, rules, texts.content)) return { event, stripped: false };
+  const pdu = redact(event.pdu, rules);
+  return { event: { ...event, pdu }, stripped: textOf(pdu, rules) !== textOf(event.pdu, rules) };
+}
+
+function textOf(pdu: Pdu, rules: RoomVersionRules): string {
+  return canonicalJsonWithout(pdu, new Set(), canonicalModeOf(rules));
+}
+
+/** A log line names so many. */
+const NAMED = 20;
+
+function reportStripped(ctx: RoomsContext, roomId: RoomId, eventIds: readonly EventId[]): void {
+  if (eventIds.length === 0) return;
+  const reason = "the content is not what was hashed";
+  const told = { roomId, count: eventIds.length, eventIds: eventIds.slice(0, NAMED), reason };
+  ctx.logger.warn(told, "events are kept without their content");
+}
+
+/** What it complains of may be a number of a million digits. */
+const MAX_REASON_LENGTH = 300;
+
+/** Whoever passes an event on may write there whatever they like, and as much; nothing of it is proved, or used. */
+function withoutUnsigned(event: Event): Event {
+  if (event.pdu["unsigned"] === undefined) return event;
+  const { unsigned: _unsigned, ...pdu } = event.pdu;
+  return { ...event, pdu: pdu as Pdu };
+}
+
 /** Check 1, and that the event can have a place in the room. */
 function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadPdu | { readonly dropped: DroppedPdu } {
   const verdict = parsePdu(pdu, rules);
-  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason } };
-  const { event, texts } = verdict;
+  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
+  const event = withoutUnsigned(verdict.event);
   const { eventId } = event;
   if (event.roomId !== roomId) {
     return { dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };
@@ -118,7 +160,7 @@ function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadP
   if (prevEventIds(event.pdu).includes(eventId) || authEventIds(event.pdu).includes(eventId)) {
     return { dropped: { kind: "malformed", eventId, reason: "it names itself as what it builds on" } };
   }
-  return { event, texts };
+  return { event, texts: verdict.texts };
 }
 
 async function keysOfSigners(ctx: RoomsContext, rules: RoomVersionRules, events: readonly Event[]): Promise<KeyLookup> {

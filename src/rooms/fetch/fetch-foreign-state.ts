@@ -10,8 +10,11 @@ import {
 } from "../../storage/resync-state-ids.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep, commit } from "../failpoints.ts";
+import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
+import type { OutlierIntake } from "./outlier-intake.ts";
+import { isProvedFalse, reportDropped } from "./report-dropped.ts";
 
 export interface ForeignStateToFetch {
   readonly roomId: RoomId;
@@ -52,30 +55,47 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
   const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
-  let provedFalse = false;
+  const dropped: DroppedPdu[] = [];
+  const onDropped = (more: readonly DroppedPdu[]): void => void dropped.push(...more);
   if (missing.length >= ids.length * WHOLE_STATE_FROM && missing.length > 1) {
-    provedFalse = await fetchWholeStateOrSome(ctx, request, missing);
+    await fetchWholeStateOrSome(ctx, { ...request, onDropped }, missing);
     missing = await notStored(ctx, missing);
     request.onProgress?.(missing.length);
   }
-  await fetchOneByOne(ctx, request, missing);
+  await fetchOneByOne(ctx, { ...request, onDropped }, missing);
   missing = await notStored(ctx, missing);
   request.onProgress?.(missing.length);
   if (missing.length === 0) return await confirmState(ctx, request, told);
   // Its ids may be a lie or a truth that this server alone knows: the next one is asked for its own.
   await deleteResyncStateIds(ctx.database.pool, request.roomId, request.eventId);
-  const reason = `it did not give ${missing.length} of its events${provedFalse ? ", and some that are not genuine" : ""}`;
-  return { kind: "incomplete", idsLeft: missing.length, reason, provedFalse };
+  const provedFalse = dropped.some(isProvedFalse);
+  return { kind: "incomplete", idsLeft: missing.length, reason: reasonOf(missing, dropped), provedFalse };
+}
+
+function reasonOf(missing: readonly EventId[], dropped: readonly DroppedPdu[]): string {
+  const ungiven = `it did not give ${missing.length} of its events`;
+  const fault = dropped.find(isProvedFalse);
+  const [first] = dropped;
+  if (fault !== undefined) return `${ungiven}, and some that are not genuine: ${describeDropped(fault)}`;
+  return `${ungiven}: ${first === undefined ? missing.slice(0, 3).join(", ") : describeDropped(first)}`;
+}
+
+function describeDropped({ eventId, reason }: DroppedPdu): string {
+  return `${eventId ?? "an event"}: ${reason}`;
+}
+
+interface WatchedFetch extends ForeignStateToFetch {
+  readonly onDropped: (dropped: readonly DroppedPdu[]) => void;
 }
 
 /** That the server has no such event is part of what it gave; any other failure leaves the rest to another server. */
 async function fetchOneByOne(
   ctx: RoomsContext,
-  { roomId, rules, server, signal }: ForeignStateToFetch,
+  { roomId, rules, server, signal, onDropped }: WatchedFetch,
   eventIds: readonly EventId[],
 ): Promise<void> {
   try {
-    await fetchEvents(ctx, { roomId, rules, server, eventIds, ...(signal === undefined ? {} : { signal }) });
+    await fetchEvents(ctx, { roomId, rules, server, eventIds, onDropped, ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
     if (!(error instanceof FederationFailure) || error.kind !== "refused" || error.status !== 404) throw error;
     ctx.logger.info({ err: error, roomId }, "a server lacks an event of a state");
@@ -101,45 +121,48 @@ async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Prom
 /** A server that can't give the whole state at once, its room being too large for it, may still give it piece by piece. */
 async function fetchWholeStateOrSome(
   ctx: RoomsContext,
-  request: ForeignStateToFetch,
+  request: WatchedFetch,
   missing: readonly EventId[],
-): Promise<boolean> {
+): Promise<void> {
   try {
-    return await fetchWholeState(ctx, request, missing);
+    await fetchWholeState(ctx, request, missing);
   } catch (error) {
     if (!(error instanceof FederationFailure) || error.kind !== "refused" || (error.status ?? 0) < 500) throw error;
     ctx.logger.info({ err: error, roomId: request.roomId }, "a server could not give a whole state at once");
-    return false;
   }
 }
 
-/** Whether some of what came was proved false. */
-async function fetchWholeState(
-  ctx: RoomsContext,
-  request: ForeignStateToFetch,
-  missing: readonly EventId[],
-): Promise<boolean> {
-  const { roomId, rules, eventId, server } = request;
+/** An answer that breaks off is no whole state, but what had come until then is kept. */
+async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing: readonly EventId[]): Promise<void> {
+  const { roomId, rules, server } = request;
   const wanted = new Set(missing);
   const intake = intakeIntoDatabase(ctx, { roomId, rules, wanted });
-  let arrived = 0;
-  const onEvent = (_kind: unknown, pdu: JsonValue): void | Promise<void> => {
-    request.signal?.throwIfAborted();
-    arrived += 1;
-    if (arrived % 500 === 0) request.onProgress?.(Math.max(0, missing.length - arrived));
-    return intake.add(pdu);
-  };
-  const options = { ...callOptions(request.signal), timeoutMs: STATE_TIMEOUT_MS };
   try {
-    await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
+    await streamState(ctx, request, { intake, expected: missing.length });
   } catch (error) {
-    // What came before it broke off is kept; should that fail too, the first error is the one that tells why.
-    await intake.settle().catch(() => undefined);
+    if (error instanceof FederationFailure) await intake.settle();
     throw error;
   }
   const { dropped } = await intake.settle();
-  for (const drop of dropped) ctx.logger.warn({ roomId, server, ...drop }, "an event of /state was dropped");
-  return dropped.some((drop) => drop.kind !== "no-key");
+  reportDropped(ctx, { roomId, server, endpoint: "/state" }, dropped);
+  request.onDropped(dropped);
+}
+
+async function streamState(
+  ctx: RoomsContext,
+  request: WatchedFetch,
+  { intake, expected }: { readonly intake: OutlierIntake; readonly expected: number },
+): Promise<void> {
+  const { roomId, eventId, server, signal, onProgress } = request;
+  let arrived = 0;
+  const onEvent = (_kind: "state" | "auth_chain", pdu: JsonValue): Promise<void> | undefined => {
+    signal?.throwIfAborted();
+    arrived += 1;
+    if (arrived % 500 === 0) onProgress?.(Math.max(0, expected - arrived));
+    return intake.add(pdu);
+  };
+  const options = { ...callOptions(signal), timeoutMs: STATE_TIMEOUT_MS };
+  await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
 }
 
 /** The ids make a state that can be used, or are forgotten so that another server is asked. */
