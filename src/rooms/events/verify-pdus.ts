@@ -74,7 +74,6 @@ export async function verifyPdus(
     parsed.map(({ event }) => event),
   );
   const proved = await provedBySignature(parsed, rules, keys);
-<<<<<<< ours
   const events: Event[] = [];
   const stripped: EventId[] = [];
   for (const [index, read] of parsed.entries()) {
@@ -84,16 +83,6 @@ export async function verifyPdus(
       const kept = withProvedContent(read, rules);
       events.push(kept.event);
       if (kept.stripped) stripped.push(event.eventId);
-=======
-  const verified: Event[] = [];
-  const stripped: EventId[] = [];
-  for (const [index, { event, texts }] of parsed.entries()) {
-    const verdict = proved[index] === true ? VALID : verifyEventSignatures(event.pdu, rules, event.eventId, keys);
-    if (verdict.valid) {
-      const kept = withProvedContent({ event, texts }, rules);
-      verified.push(kept);
-      if (isStripped(kept, event, rules)) stripped.push(event.eventId);
->>>>>>> theirs
     } else {
       dropped.push({
         kind: verdict.missingKeys === undefined ? "bad-signature" : "no-key",
@@ -103,36 +92,7 @@ export async function verifyPdus(
     }
   }
   reportStripped(ctx, roomId, stripped);
-<<<<<<< ours
   return { events, dropped };
-=======
-  return { events: verified, dropped };
->>>>>>> theirs
-}
-
-/** A log line names so many. */
-const NAMED = 20;
-
-/** Check 3. */
-function withProvedContent({ event, texts }: ReadPdu, rules: RoomVersionRules): Event {
-  if (contentHashMatches(event.pdu, rules, texts.content)) return event;
-  return { ...event, pdu: redact(event.pdu, rules) };
-}
-
-/** A copy that was redacted already is an honest one; in any other somebody has changed the content. */
-function isStripped(kept: Event, given: Event, rules: RoomVersionRules): boolean {
-  return kept !== given && textOf(kept, rules) !== textOf(given, rules);
-}
-
-function reportStripped(ctx: RoomsContext, roomId: RoomId, eventIds: readonly EventId[]): void {
-  if (eventIds.length === 0) return;
-  const reason = "the content is not what was hashed";
-  const told = { roomId, count: eventIds.length, eventIds: eventIds.slice(0, NAMED), reason };
-  ctx.logger.warn(told, "events are kept without their content");
-}
-
-function textOf({ pdu }: Event, rules: RoomVersionRules): string {
-  return canonicalJsonWithout(pdu, new Set(), canonicalModeOf(rules));
 }
 
 const VALID = { valid: true } as const;
@@ -153,7 +113,6 @@ async function provedBySignature(
   });
 }
 
-<<<<<<< ours
 /** Check 3. A copy that is redacted already is an honest one; in any other somebody has changed the content. */
 function withProvedContent(
   { event, texts }: ReadPdu,
@@ -178,8 +137,6 @@ function reportStripped(ctx: RoomsContext, roomId: RoomId, eventIds: readonly Ev
   ctx.logger.warn(told, "events are kept without their content");
 }
 
-=======
->>>>>>> theirs
 /** What it complains of may be a number of a million digits. */
 const MAX_REASON_LENGTH = 300;
 
@@ -194,10 +151,6 @@ function withoutUnsigned(event: Event): Event {
 function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadPdu | { readonly dropped: DroppedPdu } {
   const verdict = parsePdu(pdu, rules);
   if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
-<<<<<<< ours
-=======
-  const { texts } = verdict;
->>>>>>> theirs
   const event = withoutUnsigned(verdict.event);
   const { eventId } = event;
   if (event.roomId !== roomId) {

@@ -13,10 +13,7 @@ import { atStep, commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
-<<<<<<< ours
 import type { OutlierIntake } from "./outlier-intake.ts";
-=======
->>>>>>> theirs
 import { isProvedFalse, reportDropped } from "./report-dropped.ts";
 
 export interface ForeignStateToFetch {
@@ -135,14 +132,9 @@ async function fetchWholeStateOrSome(
   }
 }
 
-<<<<<<< ours
 /** An answer that breaks off is no whole state, but what had come until then is kept. */
 async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing: readonly EventId[]): Promise<void> {
   const { roomId, rules, server } = request;
-=======
-async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing: readonly EventId[]): Promise<void> {
-  const { roomId, rules, eventId, server } = request;
->>>>>>> theirs
   const wanted = new Set(missing);
   const intake = intakeIntoDatabase(ctx, { roomId, rules, wanted });
   try {
@@ -154,7 +146,6 @@ async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing
   const { dropped } = await intake.settle();
   reportDropped(ctx, { roomId, server, endpoint: "/state" }, dropped);
   request.onDropped(dropped);
-<<<<<<< ours
 }
 
 async function streamState(
@@ -172,8 +163,6 @@ async function streamState(
   };
   const options = { ...callOptions(signal), timeoutMs: STATE_TIMEOUT_MS };
   await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
-=======
->>>>>>> theirs
 }
 
 /** The ids make a state that can be used, or are forgotten so that another server is asked. */

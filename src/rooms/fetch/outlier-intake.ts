@@ -12,11 +12,7 @@ const CHUNK = 500;
 
 const MIB = 1024 * 1024;
 
-<<<<<<< ours
 /** Of events as large as they may be, far fewer: honest ones weigh two or three KiB. */
-=======
-/** Of events as large as they may be, far fewer: honest ones weigh two or three KiB. Three chunks are under way at once. */
->>>>>>> theirs
 const MAX_CHUNK_WEIGHT = 4 * MIB;
 
 /** Events that wait for their auth events are held in memory; beyond this they are let go and fetched again. */
@@ -97,10 +93,6 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
     const input = [...undecided, ...verified.events];
     const result = await authorizeOutliers(ctx.database.pool, rules, input, known.events());
     drop(result.cyclic.map(({ eventId }) => ({ kind: "ring", eventId, reason: RING })));
-<<<<<<< ours
-=======
-    known.hold(result.authorized.map(({ event }) => event));
->>>>>>> theirs
     undecided = withinWeight(result.undecided);
     missing = result.missing;
     kept += result.authorized.length;
@@ -111,18 +103,6 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
     storing.catch(() => undefined);
   }
 
-<<<<<<< ours
-=======
-  async function store(chunk: readonly AuthorizedOutlier[]): Promise<void> {
-    const heldUntilNow = known.held();
-    if ((await keep(chunk)) === "stored") known.stored(heldUntilNow);
-  }
-
-  function drop(more: readonly DroppedPdu[]): void {
-    dropped.push(...more.slice(0, MAX_DROPPED - dropped.length));
-  }
-
->>>>>>> theirs
   return {
     add(pdu) {
       buffer.push(pdu);
@@ -152,28 +132,18 @@ function withinWeight(events: readonly Event[]): readonly Event[] {
   });
 }
 
-<<<<<<< ours
 interface KnownEvents {
   events(): ReadonlyMap<EventId, Event>;
   /** Not in the database yet, so that they can be looked up nowhere else. */
   hold(events: readonly Event[]): void;
   /** All that was held until now is stored. */
   stored(): void;
-=======
-/** The events that are asked for before they are in the database, and those that are asked for all the time. */
-interface KnownEvents {
-  events(): ReadonlyMap<EventId, Event>;
-  held(): readonly Event[];
-  hold(events: readonly Event[]): void;
-  stored(events: readonly Event[]): void;
->>>>>>> theirs
 }
 
 function createKnownEvents(): KnownEvents {
   const named = new Map<EventId, Event>();
   const held = new Map<EventId, Event>();
   let weight = 0;
-<<<<<<< ours
   const name = (event: Event): void => {
     if (!NAMED_BY_MANY.has(event.pdu.type)) return;
     weight += jsonWeight(event.pdu);
@@ -187,21 +157,6 @@ function createKnownEvents(): KnownEvents {
     stored() {
       for (const event of held.values()) name(event);
       held.clear();
-=======
-  return {
-    events: () => new Map([...named, ...held]),
-    held: () => [...held.values()],
-    hold(events) {
-      for (const event of events) held.set(event.eventId, event);
-    },
-    stored(events) {
-      for (const event of events) {
-        held.delete(event.eventId);
-        if (!NAMED_BY_MANY.has(event.pdu.type)) continue;
-        named.set(event.eventId, event);
-        weight += jsonWeight(event.pdu);
-      }
->>>>>>> theirs
       if (weight <= MAX_NAMED_WEIGHT) return;
       named.clear();
       weight = 0;
