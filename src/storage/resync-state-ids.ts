@@ -1,5 +1,5 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
-import { execute, queryRow, type Connection } from "./query.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** An answer to /state_ids that is being completed, kept so that a crash in the middle of it resumes there. */
 export interface ResyncStateIds {
@@ -21,7 +21,7 @@ export async function saveResyncStateIds(c: Connection, answer: ResyncStateIds):
     c,
     `INSERT INTO resync_state_ids (room_id, event_id, server_name, state_event_ids, auth_event_ids)
      VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (room_id, event_id) DO UPDATE SET server_name = EXCLUDED.server_name,
+     ON CONFLICT (room_id, event_id) DO UPDATE SET server_name = EXCLUDED.server_name, snapshot_id = NULL,
        state_event_ids = EXCLUDED.state_event_ids, auth_event_ids = EXCLUDED.auth_event_ids`,
     [answer.roomId, answer.eventId, answer.serverName, answer.stateEventIds, answer.authEventIds],
   );
@@ -36,6 +36,41 @@ export async function loadResyncStateIds(
     roomId,
     eventId,
   ]);
+}
+
+/** Notes the snapshot that the answer came to. False if that server's answer is not there any more. */
+export async function noteSnapshotOfStateIds(
+  tx: Connection,
+  { roomId, eventId, serverName }: Pick<ResyncStateIds, "roomId" | "eventId" | "serverName">,
+  snapshotId: bigint,
+): Promise<boolean> {
+  const written = await execute(
+    tx,
+    `UPDATE resync_state_ids SET snapshot_id = $4 WHERE room_id = $1 AND event_id = $2 AND server_name = $3`,
+    [roomId, eventId, serverName, snapshotId],
+  );
+  return written === 1;
+}
+
+/** The state after the event, where it was wholly fetched and found to be sound. */
+export async function fetchedSnapshot(c: Connection, roomId: RoomId, eventId: EventId): Promise<bigint | undefined> {
+  const row = await queryRow<{ id: bigint | null }>(
+    c,
+    `SELECT snapshot_id AS id FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`,
+    [roomId, eventId],
+  );
+  return row?.id ?? undefined;
+}
+
+/** The latest of those of the room. */
+export async function fetchedSnapshots(c: Connection, roomId: RoomId): Promise<readonly bigint[]> {
+  const rows = await queryRows<{ id: bigint }>(
+    c,
+    `SELECT DISTINCT snapshot_id AS id FROM resync_state_ids WHERE room_id = $1 AND snapshot_id IS NOT NULL
+     ORDER BY id DESC LIMIT 10`,
+    [roomId],
+  );
+  return rows.map((row) => row.id);
 }
 
 export async function deleteResyncStateIds(c: Connection, roomId: RoomId, eventId: EventId): Promise<void> {

@@ -94,6 +94,11 @@ export async function loadState(
   return state ?? emptyState;
 }
 
+/** The same for a state that stands for itself. */
+export function rememberWholeState(database: Database, snapshotId: bigint, state: StateMap): void {
+  cacheOf(database).set(snapshotId, state, { size: state.size + 1 });
+}
+
 type Entry = readonly [StateKey, EventId | null];
 
 function withEntries(parent: StateMap | undefined, entries: readonly Entry[]): StateMap {

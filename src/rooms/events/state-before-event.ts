@@ -21,6 +21,8 @@ export interface StoredState {
 export interface ForeignState {
   readonly eventId: EventId;
   readonly after: StateMap;
+  /** Where it is stored already. */
+  readonly snapshotId?: bigint;
 }
 
 export interface StateSource {
@@ -53,10 +55,15 @@ export async function stateBeforeEvent(
   for (const snapshotId of snapshotIds) {
     stored.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
   }
+  const unstored: StateMap[] = [];
+  for (const { snapshotId, after } of foreign) {
+    if (snapshotId === undefined) unstored.push(after);
+    else if (!snapshotIds.has(snapshotId)) stored.push({ snapshotId, state: after });
+  }
   const only = stored[0];
-  if (only !== undefined && stored.length === 1 && foreign.length === 0) return only;
+  if (only !== undefined && stored.length === 1 && unstored.length === 0) return only;
 
-  const states = [...stored.map((one) => one.state), ...foreign.map((one) => one.after)];
+  const states = [...stored.map((one) => one.state), ...unstored];
   // Before the create event there was nothing.
   if (states.length === 0) return await storeState(source, emptyState, []);
   const resolved = await resolveStates(source, states);

@@ -2,17 +2,22 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import type { StateMap } from "../../matrix/state.ts";
 import {
   deleteResyncStateIds,
+  fetchedSnapshots,
   loadResyncStateIds,
+  noteSnapshotOfStateIds,
   saveResyncStateIds,
   type ResyncStateIds,
 } from "../../storage/resync-state-ids.ts";
+import { loadState, rememberWholeState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
+import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
 import { atStep, commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
-import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
+import { ForeignStateUnusable, stateAfterTold } from "./foreign-state.ts";
 import type { OutlierIntake } from "./outlier-intake.ts";
 import { isProvedFalse, reportDropped } from "./report-dropped.ts";
 
@@ -165,7 +170,10 @@ async function streamState(
   await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
 }
 
-/** The ids make a state that can be used, or are forgotten so that another server is asked. */
+/**
+ * The ids make a state that can be used, which is stored while nobody waits for the room, or are forgotten so that
+ * another server is asked.
+ */
 async function confirmState(
   ctx: RoomsContext,
   request: ForeignStateToFetch,
@@ -174,9 +182,13 @@ async function confirmState(
   const { roomId, rules, eventId, server } = request;
   try {
     await commit(ctx, "confirm a state", async (tx) => {
+      const source: StateSource = { database: ctx.database, tx, roomId, rules };
+      const after = await stateAfterTold(source, eventId, told.stateEventIds);
+      const snapshotId = await storeForeignState(source, after);
+      if (await noteSnapshotOfStateIds(tx, told, snapshotId)) return;
       // Another process may have had less luck with the same ids, and have forgotten them.
       await saveResyncStateIds(tx, told);
-      await foreignStateAfter({ database: ctx.database, tx, roomId, rules }, eventId);
+      await noteSnapshotOfStateIds(tx, told, snapshotId);
     });
     return { kind: "complete" };
   } catch (error) {
@@ -184,4 +196,15 @@ async function confirmState(
     await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
     throw new FederationFailure({ kind: "bad-response", server, reason: error.message, cause: error });
   }
+}
+
+/** States at neighboring events differ by little. */
+async function storeForeignState(source: StateSource, state: StateMap): Promise<bigint> {
+  const near: StoredState[] = [];
+  for (const snapshotId of await fetchedSnapshots(source.tx, source.roomId)) {
+    near.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
+  }
+  const { snapshotId } = await storeState(source, state, near);
+  if (near.length === 0) rememberWholeState(source.database, snapshotId, state);
+  return snapshotId;
 }

@@ -2,10 +2,10 @@ import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { stateFromEntries, stateKeyOf, stateWith, type StateKey, type StateMap } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
-import { loadResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { fetchedSnapshot, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { loadRoom } from "../../storage/rooms.ts";
 import { loadStateEntries } from "../../storage/state-entries.ts";
-import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { rejectionText } from "../events/authorize-outliers.ts";
 import { judgeByState } from "../events/judge-event.ts";
 import type { ForeignState, StateSource } from "../events/state-before-event.ts";
@@ -22,21 +22,37 @@ export class ForeignStateUnusable extends Error {
 }
 
 /**
- * The state after an event that is in no timeline of ours: the state before it as `/state_ids` told, all of whose
- * events are stored by now, and the event itself where it is an accepted state event.
+ * The state after an event that is in no timeline of ours: as it was stored when all of it had been fetched, or from
+ * what `/state_ids` told, if every event of that is stored by now.
  *
  * @throws ForeignStateUnusable where an id is not stored, two events claim one key, or nothing was told
  */
 export async function foreignStateAfter(source: StateSource, eventId: EventId): Promise<ForeignState> {
+  const snapshotId = await fetchedSnapshot(source.tx, source.roomId, eventId);
+  if (snapshotId !== undefined) {
+    return { eventId, snapshotId, after: await loadState(source.database, snapshotId, source.tx) };
+  }
   const told = await loadResyncStateIds(source.tx, source.roomId, eventId);
   if (told === undefined) throw new ForeignStateUnusable(eventId, "no server has told it yet");
+  return { eventId, after: await stateAfterTold(source, eventId, told.stateEventIds) };
+}
+
+/**
+ * The state before an event as `/state_ids` told it, and the event itself where it is an accepted state event.
+ *
+ * @throws ForeignStateUnusable
+ */
+export async function stateAfterTold(
+  source: StateSource,
+  eventId: EventId,
+  stateEventIds: readonly EventId[],
+): Promise<StateMap> {
   const event = await loadEvent(source.tx, eventId);
   if (event?.roomId !== source.roomId) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
-  const before = await stateOfIds(source, eventId, told.stateEventIds);
-  if (event.rejection !== null || !isStateEvent(event.pdu)) return { eventId, after: before };
+  const before = await stateOfIds(source, eventId, stateEventIds);
+  if (event.rejection !== null || !isStateEvent(event.pdu)) return before;
   const refusal = rejectionText(await judgeByState({ ...source, event }, before));
-  if (refusal !== null) return { eventId, after: before };
-  return { eventId, after: stateWith(before, event.pdu.type, event.pdu.state_key, eventId) };
+  return refusal === null ? stateWith(before, event.pdu.type, event.pdu.state_key, eventId) : before;
 }
 
 async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventId[]): Promise<StateMap> {
