@@ -24,15 +24,19 @@ import { temporalTestServer } from "./temporal-cli.ts";
 
 /** What the database and the servers do in one resync. */
 export interface Story {
-  /** The steps still to come; after them, the room is to be finished. */
-  readonly steps: Awaited<ReturnType<Activities["nextResyncStep"]>>[];
+  /** The steps still to come, which the test may change meanwhile; after them, the room is to be finished. */
+  readonly steps: Step[];
   readonly servers: readonly string[];
-  readonly ask: (server: string, attempt: number) => FetchOutcome | Promise<FetchOutcome>;
+  readonly ask: (server: string, attempt: number, eventId: string) => FetchOutcome | Promise<FetchOutcome>;
+  /** The worker dies between the end's commit and its report. */
+  readonly losesReport?: boolean;
 }
+
+type Step = Awaited<ReturnType<Activities["nextResyncStep"]>>;
 
 /** What the workflow made of it. */
 export interface Told {
-  readonly asked: { readonly server: string; readonly at: number }[];
+  readonly asked: { readonly server: string; readonly eventId: string; readonly at: number }[];
   readonly repaired: string[][];
   cancelled: number;
 }
@@ -98,17 +102,24 @@ async function beating<T>(work: () => T | Promise<T>): Promise<T> {
   }
 }
 
+/** What is left of a step when one of its states is there. */
+function without(step: Step | undefined, eventId: string): readonly Step[] {
+  if (step?.kind !== "fetch") return [];
+  const eventIds = step.eventIds.filter((id) => id !== eventId);
+  return eventIds.length === 0 ? [] : [{ ...step, eventIds, ofJoin: step.ofJoin.filter((id) => id !== eventId) }];
+}
+
 function activitiesOf(environment: TestWorkflowEnvironment, story: Story, told: Told): Activities {
   let finished = false;
-  const steps = [...story.steps];
+  const { steps } = story;
   return {
-    nextResyncStep: async () => (finished ? { kind: "superseded" } : (steps[0] ?? { kind: "finish" })),
+    nextResyncStep: async () => (finished ? { kind: "completed" } : (steps[0] ?? { kind: "finish" })),
     listServers: async () => story.servers,
-    fetchMissingState: async ({ server }) => {
-      told.asked.push({ server, at: await environment.currentTimeMs() });
+    fetchMissingState: async ({ server, eventId }) => {
+      told.asked.push({ server, eventId, at: await environment.currentTimeMs() });
       const attempt = told.asked.filter((one) => one.server === server).length;
-      const outcome = await beating(() => story.ask(server, attempt));
-      if (outcome.kind === "complete") steps.shift();
+      const outcome = await beating(() => story.ask(server, attempt, eventId));
+      if (outcome.kind === "complete") steps.splice(0, 1, ...without(steps[0], eventId));
       return outcome;
     },
     repairEvents: async ({ eventIds }) => {
@@ -117,7 +128,9 @@ function activitiesOf(environment: TestWorkflowEnvironment, story: Story, told: 
       return { kind: "repaired", count: eventIds.length, rejectionsChanged: 0 };
     },
     finishResync: async () => {
+      if (finished) return { kind: "superseded" };
       finished = true;
+      if (story.losesReport === true) throw new Error("the worker was killed");
       return { kind: "completed", stateEvents: 3 };
     },
     recordCancelled: async () => {

@@ -126,6 +126,55 @@ describe("resync", () => {
     }
   });
 
+  it("repairs what it can while nobody gives another state, and says for which it waits", async () => {
+    const fetch = { kind: "fetch", eventIds: ["$prev", "$lost"], ofJoin: ["$prev"], partialEvents: 2 } as const;
+    const story: Story = {
+      steps: [fetch],
+      servers: ["a", "b"],
+      ask: (server, _attempt, eventId) => {
+        if (server === "b" && eventId === "$prev") {
+          const lost = { ...fetch, eventIds: ["$lost"], ofJoin: [], partialEvents: 1 } as const;
+          story.steps.splice(0, 1, { ...fetch, eventIds: ["$prev"] }, REPAIR, lost);
+          return { kind: "complete" };
+        }
+        return { ...FAILED, cause: "unknown-event" };
+      },
+    };
+    const told = await theater.perform(story, async (handle, seen) => {
+      for (let second = 0; second < 60 && seen.repaired.length === 0; second += 1) await environment.sleep("1s");
+      expect(seen.repaired).toEqual([["$join"]]);
+      await environment.sleep("1m");
+      const { phase, missingStates } = await handle.query(progressQuery);
+      expect(phase).toBe("waiting");
+      expect(missingStates).toMatchObject([
+        {
+          eventId: "$lost",
+          ofJoin: false,
+          servers: [
+            { name: "a", cause: "unknown-event" },
+            { name: "b", cause: "unknown-event" },
+          ],
+        },
+      ]);
+      // An operator drops the event that builds on it.
+      story.steps.splice(0, 1, { ...REPAIR, eventIds: ["$dropped"] });
+      await handle.signal(retrySignal);
+      expect(await handle.result()).toBe("completed");
+    });
+    expect(told.repaired).toEqual([["$join"], ["$dropped"]]);
+    expect(told.asked.slice(0, 2)).toMatchObject([
+      { server: "a", eventId: "$prev" },
+      { server: "a", eventId: "$lost" },
+    ]);
+  });
+
+  it("ends as completed though its worker was killed before it could report the end", async () => {
+    const story: Story = { steps: [REPAIR], servers: [], ask: () => FAILED, losesReport: true };
+    await theater.perform(story, async (handle) => {
+      expect(await handle.result()).toBe("completed");
+    });
+  });
+
   it("keeps its history small by new runs that remember the servers", async () => {
     const story: Story = {
       steps: [FETCH, REPAIR],
