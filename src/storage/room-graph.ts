@@ -1,6 +1,55 @@
 import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
 import type { GraphEvent } from "../matrix/forward-extremities.ts";
+import { EVENT_COLUMNS, storedEventOf, type StoredEvent } from "./events.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+
+/** Where a room's graph ends. */
+interface RoomFront {
+  /** In the order of the ids. */
+  readonly extremities: readonly EventId[];
+  /** The room's state is partial. */
+  readonly partial: boolean;
+}
+
+export async function roomFront(c: Connection, roomId: RoomId): Promise<RoomFront> {
+  const row = await queryRow<{ extremities: EventId[]; partial: boolean }>(
+    c,
+    `SELECT ARRAY(SELECT event_id FROM forward_extremities WHERE room_id = $1 ORDER BY event_id COLLATE "C") AS extremities,
+       EXISTS (SELECT 1 FROM partial_state_rooms WHERE room_id = $1) AS partial`,
+    [roomId],
+  );
+  return row ?? { extremities: [], partial: false };
+}
+
+/** Those of the events that we have, and which of them are known on partial state only. */
+export async function loadEventsAndStanding(
+  c: Connection,
+  ids: readonly EventId[],
+): Promise<{ readonly events: Map<EventId, StoredEvent>; readonly partial: Set<EventId> }> {
+  const rows = await queryRows<Parameters<typeof storedEventOf>[0] & { readonly partial: boolean }>(
+    c,
+    `SELECT ${EVENT_COLUMNS}, EXISTS (SELECT 1 FROM partial_state_events p WHERE p.event_id = e.event_id) AS partial
+     FROM events e WHERE e.event_id = ANY ($1::text[])`,
+    [ids],
+  );
+  return {
+    events: new Map(rows.map((row) => [row.event_id, storedEventOf(row)])),
+    partial: new Set(rows.flatMap((row) => (row.partial ? [row.event_id] : []))),
+  };
+}
+
+/** Those of the ids that an event of the room's timeline names as a prev_event, whatever became of that event. */
+export async function whichAreBuiltUpon(c: Connection, roomId: RoomId, ids: readonly EventId[]): Promise<Set<EventId>> {
+  const rows = await queryRows<{ prevEventIds: readonly EventId[] }>(
+    c,
+    // One look into the index for all of them.
+    `SELECT prev_event_ids AS "prevEventIds" FROM events
+     WHERE prev_event_ids && $2::text[] AND room_id = $1 AND stream_id IS NOT NULL`,
+    [roomId, ids],
+  );
+  const named = new Set(rows.flatMap((row) => row.prevEventIds));
+  return new Set(ids.filter((id) => named.has(id)));
+}
 
 /** Whether an accepted event of the timeline builds on this one, be it through refused ones. */
 export async function hasAcceptedDescendant(c: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {

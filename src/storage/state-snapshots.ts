@@ -87,11 +87,26 @@ export async function loadState(
   for (const link of missing.toReversed()) {
     const parent: StateMap | undefined = state;
     state = withEntries(parent, entries.get(link.snapshotId) ?? []);
-    // What it shares with its parent counts once.
-    const own = state.base === parent?.base ? state.overlay.size : state.size;
-    cache.set(link.snapshotId, state, { size: own + 1 });
+    cache.set(link.snapshotId, state, { size: sizeBeside(parent, state) });
   }
   return state ?? emptyState;
+}
+
+/** Spares the first reading of a snapshot that was just stored, and gives its state. */
+export function rememberState(
+  database: Database,
+  snapshotId: bigint,
+  parent: StateMap,
+  changes: ReadonlyMap<StateKey, EventId | null>,
+): StateMap {
+  const state = stateApply(parent, changes);
+  cacheOf(database).set(snapshotId, state, { size: sizeBeside(parent, state) });
+  return state;
+}
+
+/** What it shares with its parent counts once. */
+function sizeBeside(parent: StateMap | undefined, state: StateMap): number {
+  return (state.base === parent?.base ? state.overlay.size : state.size) + 1;
 }
 
 /** The same for a state that stands for itself. */

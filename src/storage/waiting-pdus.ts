@@ -151,22 +151,41 @@ export async function deleteKeptPdu(c: Connection, kept: Pick<WaitingPdu, "event
   ]);
 }
 
-/**
- * The event waits no more, and those that name it have their turn at `now` (milliseconds), however often they failed.
- * What was told of the states that it builds on has done its service, but where a resync may work with it.
- */
+/** As {@link settleWaitingPdus}, for one event. */
 export async function settleWaitingPdu(c: Connection, event: Event, now: number): Promise<void> {
-  // Naming it anywhere is enough: a turn too many does no harm.
+  await settleWaitingPdus(c, event.roomId, { events: [event], now });
+}
+
+/**
+ * Events of a room wait no more, and those that name one of them have their turn at `now` (milliseconds), however often
+ * they failed. What was told of the states that they build on has done its service, but where a resync may work with it.
+ */
+export async function settleWaitingPdus(
+  c: Connection,
+  roomId: RoomId,
+  { events, now }: { readonly events: readonly Event[]; readonly now: number },
+): Promise<void> {
+  // Naming one anywhere is enough: a turn too many does no harm.
   await execute(
     c,
-    `WITH settled AS (DELETE FROM waiting_pdus WHERE event_id = $1 RETURNING room_id),
+    `WITH settled AS (DELETE FROM waiting_pdus WHERE event_id = ANY ($1::text[]) RETURNING event_id, room_id),
+       past AS (
+         SELECT settled.room_id, edge.prev_event_id
+         FROM settled JOIN unnest($4::text[], $5::text[]) AS edge (event_id, prev_event_id) USING (event_id)),
        told AS (
-         DELETE FROM resync_state_ids told USING settled
-         WHERE told.room_id = settled.room_id AND told.event_id = ANY ($4::text[])
+         DELETE FROM resync_state_ids told USING past
+         WHERE told.room_id = past.room_id AND told.event_id = past.prev_event_id
            AND NOT EXISTS (SELECT 1 FROM partial_state_rooms partial WHERE partial.room_id = told.room_id))
      UPDATE waiting_pdus SET retry_at = $3
-     WHERE room_id = $2 AND event_id <> $1 AND retry_at > $3 AND strpos(pdu, '"' || $1 || '"') > 0`,
-    [event.eventId, event.roomId, new Date(now), prevEventIds(event.pdu)],
+     WHERE room_id = $2 AND event_id <> ALL ($1::text[]) AND retry_at > $3
+       AND EXISTS (SELECT 1 FROM unnest($1::text[]) AS named (id) WHERE strpos(pdu, '"' || named.id || '"') > 0)`,
+    [
+      events.map(({ eventId }) => eventId),
+      roomId,
+      new Date(now),
+      events.flatMap(({ eventId, pdu }) => prevEventIds(pdu).map(() => eventId)),
+      events.flatMap(({ pdu }) => prevEventIds(pdu)),
+    ],
   );
 }
 

@@ -1,28 +1,17 @@
 import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
-import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
-import { rulesOf } from "../../matrix/room-versions.ts";
-import { splitStateKey, type StateKey } from "../../matrix/state.ts";
+import type { EventId, ServerName } from "../../matrix/identifiers.ts";
 import type { Connection } from "../../storage/database.ts";
-import { hasState, insertTimelineEvent, loadEvent, loadEvents, type StoredEvent } from "../../storage/events.ts";
-import { joinedServers } from "../../storage/memberships.ts";
-import { addToOutbox } from "../../storage/outbox.ts";
-import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
-import { markPartial, partialEventIds, partialRoom } from "../../storage/partial-state.ts";
-import {
-  hasAcceptedDescendant,
-  partialDescendantsAmong,
-  supersededBy,
-  timelineDescendantsAmong,
-} from "../../storage/room-graph.ts";
-import { forwardExtremities, lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
+import { hasState, type StoredEvent } from "../../storage/events.ts";
+import { partialDescendantsAmong, timelineDescendantsAmong } from "../../storage/room-graph.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
-import { takeStreamPositions } from "../../storage/streams.ts";
-import { rejectionText } from "./authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
-import { serversOfRoom } from "../send/room-destinations.ts";
-import { judgeByState, judgeEvent } from "./judge-event.ts";
+import { advanceRoom } from "./advance-room.ts";
+import { rejectionText } from "./authorize-outliers.ts";
+import { eventsOf } from "./events-at-hand.ts";
+import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
+import { canFollow, openTurn, type RoomTurn } from "./room-turn.ts";
 import {
   stateAfterEvent,
   stateBeforeEvent,
@@ -30,8 +19,7 @@ import {
   type StateSource,
   type StoredState,
 } from "./state-before-event.ts";
-import { newsForClients } from "./news-for-clients.ts";
-import { applyCurrentState, computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+import { writeTurn } from "./write-turn.ts";
 
 /** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
 export class PrevEventsMissing extends Error {
@@ -41,13 +29,6 @@ export class PrevEventsMissing extends Error {
     super(`prev_events are missing: ${eventIds.join(", ")}`);
     this.name = "PrevEventsMissing";
     this.eventIds = eventIds;
-  }
-}
-
-class RoomUnknown extends Error {
-  constructor(roomId: RoomId) {
-    super(`room ${roomId} is not known here`);
-    this.name = "RoomUnknown";
   }
 }
 
@@ -80,109 +61,77 @@ export async function acceptEvent(ctx: RoomsContext, input: EventToAccept): Prom
 
 /** The same as part of a transaction of the caller's. */
 export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input: EventToAccept): Promise<StoredEvent> {
-  const { event } = input;
-  const room = await lockRoom(tx, event.roomId);
-  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-  if (room === undefined || rules === undefined) throw new RoomUnknown(event.roomId);
-  const existing = await loadEvent(tx, event.eventId);
-  if (existing !== undefined && !existing.outlier) return existing;
-
-  const full: StateSource = { database: ctx.database, tx, roomId: event.roomId, rules };
-  const isPartial = (await partialRoom(tx, event.roomId)) !== undefined;
-  const source = isPartial ? { ...full, partialFor: ctx.serverName } : full;
-  const past = await pastOf(source, input);
-  const refusal =
-    (await secondCreation(tx, room, event)) ??
-    rejectionText(await judgeEvent({ ...source, event }, { ...past.before, partial: past.partial }));
-  const softFailed = refusal === null && (await failsCurrentState(source, event, { room, past }));
-  const stored = await placeEvent(ctx, source, { ...input, room, past, refusal, softFailed });
+  const turn = await openTurn(ctx, tx, [input.event]);
+  const known = placedBefore(turn, input.event);
+  if (known !== undefined) return known;
+  await placeEvent(ctx, turn, input);
+  await writeTurn(ctx, turn);
+  const stored = turn.source.atHand.known.get(input.event.eventId);
+  if (stored === undefined) throw new Error(`event ${input.event.eventId} was not placed`);
   await input.also?.(tx, stored);
   return stored;
 }
 
-interface JudgedEvent extends EventToAccept {
-  readonly room: RoomRow;
-  readonly past: Past;
-  readonly refusal: string | null;
-  readonly softFailed: boolean;
-}
-
-/** Stores the event with its states, and moves the room on to where it now stands. */
-async function placeEvent(ctx: RoomsContext, source: StateSource, judged: JudgedEvent): Promise<StoredEvent> {
-  const { tx, roomId } = source;
-  const { past, refusal, softFailed } = judged;
-  const event: Event = { ...judged.event, rejected: refusal !== null };
-  const after = await stateAfterEvent(source, past.before, event);
-  const accepted = refusal === null && !softFailed;
-  const advance = await advanceRoom(ctx, source, judged, { event, accepted, after });
-  // Who was in the room before is told too: a kick takes its target's server out of the room. Only ours are sent.
-  const isOurs = accepted && judged.origin === ctx.serverName;
-  const movesMembers = [...(advance?.change.changes.keys() ?? [])].some(isMemberKey);
-  const serversBefore = isOurs && movesMembers ? await joinedServers(tx, roomId) : [];
-
-  const streamId = await takeStreamPositions(tx, 1);
-  const place = {
-    rejection: refusal,
-    softFailed,
-    stateBefore: past.before.snapshotId,
-    stateAfter: after.snapshotId,
-    streamId,
-  };
-  await insertTimelineEvent(tx, { event, ...place });
-  if (past.partial) await markPartial(tx, roomId, event.eventId);
-  if (advance !== undefined) {
-    await setForwardExtremities(tx, roomId, advance.extremities);
-    await applyCurrentState(ctx, source, advance.change, { streamId, told: advance.told });
-  }
-  if (isOurs) {
-    const servers = await destinationsOf(ctx, source, serversBefore);
-    await addToOutbox(tx, { eventId: event.eventId, streamId, destinations: servers });
-    await noteOwnEventDestinations(tx, roomId, { eventId: event.eventId, streamId, servers });
-  }
-  return { ...event, ...place, outlier: false };
-}
-
-function isMemberKey(key: StateKey): boolean {
-  return splitStateKey(key)[0] === "m.room.member";
-}
-
-interface Advance {
-  readonly extremities: readonly EventId[];
-  readonly change: CurrentStateChange;
-  /** What clients are told of the change. */
-  readonly told: CurrentStateChange["changes"];
-}
-
-interface PlacedEvent {
-  readonly event: Event;
-  readonly accepted: boolean;
-  readonly after: StoredState;
-}
-
-/** Undefined where the event leaves the room as it was, as a refused one mostly does. */
-async function advanceRoom(
+/**
+ * Events of one room in their order, as many as can be placed in one transaction: up to the first whose past is not
+ * known, or that must begin a transaction of its own (`canFollow`). Each is judged as if it had come alone.
+ *
+ * @returns those that are in the timeline now, at least the first
+ * @throws PrevEventsMissing, AuthEventsMissing for the first, RoomUnknown
+ */
+export async function acceptEvents(
   ctx: RoomsContext,
-  source: StateSource,
-  { room }: JudgedEvent,
-  placed: PlacedEvent,
-): Promise<Advance | undefined> {
-  const extremities = await extremitiesWith(source.tx, placed);
-  if (extremities === undefined) return undefined;
-  const states = await statesAfter(source, extremities, placed);
-  const change = await computeCurrentState(source, room.currentSnapshotId, states, [placed.event]);
-  return { extremities, change, told: await toldOf(ctx, source, change, placed.event) };
+  inputs: readonly Pick<EventToAccept, "event" | "origin">[],
+): Promise<readonly StoredEvent[]> {
+  const events = inputs.map(({ event }) => event);
+  return await commit(ctx, "accept an event", async (tx) => {
+    const turn = await openTurn(ctx, tx, events);
+    const taken: EventId[] = [];
+    for (const input of inputs) {
+      const isThere = placedBefore(turn, input.event) !== undefined;
+      if (!isThere && !(canFollow(turn, input.event) && (await couldPlace(ctx, turn, input)))) break;
+      taken.push(input.event.eventId);
+    }
+    await writeTurn(ctx, turn);
+    return taken.flatMap((id) => turn.source.atHand.known.get(id) ?? []);
+  });
 }
 
-/** In a partial room, a concurrent event's full state may bring thousands of members that were merely unknown. */
-async function toldOf(
-  ctx: RoomsContext,
-  source: StateSource,
-  change: CurrentStateChange,
-  { eventId }: Event,
-): Promise<CurrentStateChange["changes"]> {
-  if (source.partialFor === undefined) return change.changes;
-  const own = [...change.changes].filter(([, changedTo]) => changedTo === eventId);
-  return new Map([...(await newsForClients(ctx, source, change)), ...own]);
+/** False for an event with a hole in its past, before which the turn ends. */
+async function couldPlace(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<boolean> {
+  try {
+    await placeEvent(ctx, turn, input);
+    return true;
+  } catch (error) {
+    const isHole = error instanceof PrevEventsMissing || error instanceof AuthEventsMissing;
+    if (isHole && turn.placed.length > 0) return false;
+    throw error;
+  }
+}
+
+/** The event, if it is in the timeline already: nothing is to be done then. */
+function placedBefore({ source }: RoomTurn, { eventId }: Event): StoredEvent | undefined {
+  const existing = source.atHand.known.get(eventId);
+  return existing?.outlier === false ? existing : undefined;
+}
+
+/** Judges an event and gives it its place, which is written at the end of the turn. */
+async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<void> {
+  const { source } = turn;
+  const { event, origin } = input;
+  const { before, partial } = await pastOf(turn, input);
+  const rejection =
+    (await secondCreation(turn, event)) ??
+    rejectionText(await judgeEvent({ ...source, event }, { ...before, partial }));
+  const softFailed = rejection === null && (await failsCurrentState(turn, event, before));
+  const judged: Event = { ...event, rejected: rejection !== null };
+  const after = await stateAfterEvent(source, before, judged);
+  const verdict = { rejection, softFailed, stateBefore: before.snapshotId, stateAfter: after.snapshotId };
+  const placed: StoredEvent = { ...judged, ...verdict, outlier: false, streamId: null };
+  source.atHand.known.set(event.eventId, placed);
+  source.atHand.unwritten.add(event.eventId);
+  if (partial) turn.partialIds.add(event.eventId);
+  turn.placed.push({ event: placed, origin, partial, news: await advanceRoom(ctx, turn, { event: placed, after }) });
 }
 
 interface Past {
@@ -191,11 +140,12 @@ interface Past {
   readonly partial: boolean;
 }
 
-async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> {
+async function pastOf(turn: RoomTurn, input: EventToAccept): Promise<Past> {
+  const { source, partialIds } = turn;
   const { event, foreign = [] } = input;
   const ids = prevEventIds(event.pdu);
-  await requireAcyclic(source, event);
-  const known = await loadEvents(source.tx, ids);
+  await requireAcyclic(turn, event);
+  const known = await eventsOf(source, ids);
   const told = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
     const prev = known.get(id);
@@ -208,7 +158,7 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
     ids.filter((id) => !placed.has(id) && !told.has(id)),
   );
   const byForeign = given.length > 0 && input.foreignIsPartial === true;
-  const partial = byForeign || (await partialEventIds(source.tx, [...placed])).size > 0;
+  const partial = byForeign || [...placed].some((id) => partialIds.has(id));
   // The state before an event that is not partial is final, so that nothing in it may be a guess.
   const { partialFor: _us, ...exactly } = source;
   const before = await stateBeforeEvent(partial ? source : exactly, prevEvents, [...given, ...others]);
@@ -220,10 +170,11 @@ async function pastOf(source: StateSource, input: EventToAccept): Promise<Past> 
  * be superseded, so that the room had no forward extremity left; partial ones that build on or authorize each other could
  * never be repaired, each of them behind the others.
  */
-async function requireAcyclic({ tx, rules, partialFor }: StateSource, event: Event): Promise<void> {
+async function requireAcyclic({ source, builtUpon }: RoomTurn, event: Event): Promise<void> {
+  const { tx, rules, partialFor } = source;
   if (rules.eventIdFormat !== "chosen-by-sender") return;
   const prev = prevEventIds(event.pdu);
-  const ring = await timelineDescendantsAmong(tx, prev, event);
+  const ring = builtUpon.has(event.eventId) ? await timelineDescendantsAmong(tx, prev, event) : new Set<EventId>();
   const partial =
     partialFor === undefined
       ? new Set<EventId>()
@@ -248,72 +199,19 @@ async function toldStates(source: StateSource, ids: readonly EventId[]): Promise
 }
 
 /** By the auth rules alone the server that made a room could make it again, with other creators. */
-async function secondCreation(
-  tx: Connection,
-  { currentSnapshotId }: RoomRow,
-  { eventId, pdu }: Event,
-): Promise<string | null> {
+async function secondCreation({ front, source }: RoomTurn, { eventId, pdu }: Event): Promise<string | null> {
+  const { currentSnapshotId } = front;
   if (currentSnapshotId === null || pdu.type !== "m.room.create" || pdu.state_key !== "") return null;
-  const first = await lookUpInSnapshot(tx, currentSnapshotId, "m.room.create", "");
+  const first = await lookUpInSnapshot(source.tx, currentSnapshotId, "m.room.create", "");
   return first === eventId ? null : "create.not-first: the room has a create event already";
 }
 
 /** Check 6, which is put off until a partial room's state is full (`replay-arrivals.ts`): most members are lacking. */
-async function failsCurrentState(
-  source: StateSource,
-  event: Event,
-  { room, past }: { readonly room: RoomRow; readonly past: Past },
-): Promise<boolean> {
-  const { currentSnapshotId: snapshotId } = room;
+async function failsCurrentState({ front, source }: RoomTurn, event: Event, before: StoredState): Promise<boolean> {
+  const { currentSnapshotId: snapshotId } = front;
   if (snapshotId === null || source.partialFor !== undefined) return false;
   // Check 5 was this very check.
-  if (snapshotId === past.before.snapshotId) return false;
+  if (snapshotId === before.snapshotId) return false;
   const current = await loadState(source.database, snapshotId, source.tx);
   return !(await judgeByState({ ...source, event }, current)).allowed;
-}
-
-/**
- * The extremities with the new event, which may have arrived after one that builds on it (a filled gap). Undefined where
- * they stay as they are. `src/matrix/forward-extremities.ts` is the same for many arrivals at once.
- */
-async function extremitiesWith(
-  tx: Connection,
-  { event, accepted }: PlacedEvent,
-): Promise<readonly EventId[] | undefined> {
-  const { roomId, eventId } = event;
-  const builtUpon = await hasAcceptedDescendant(tx, roomId, eventId);
-  if (!accepted && !builtUpon) return undefined;
-  const superseded = await supersededBy(tx, roomId, prevEventIds(event.pdu));
-  const current = await forwardExtremities(tx, roomId);
-  const rest = current.filter((id) => !superseded.has(id));
-  if (!builtUpon) return [...rest, eventId];
-  return rest.length === current.length ? undefined : rest;
-}
-
-async function statesAfter(
-  source: StateSource,
-  extremities: readonly EventId[],
-  { event, after }: PlacedEvent,
-): Promise<readonly StoredState[]> {
-  const others = await loadEvents(
-    source.tx,
-    extremities.filter((id) => id !== event.eventId),
-  );
-  const states: StoredState[] = extremities.includes(event.eventId) ? [after] : [];
-  for (const snapshotId of new Set([...others.values()].map((one) => one.stateAfter))) {
-    if (snapshotId === null || states.some((one) => one.snapshotId === snapshotId)) continue;
-    states.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
-  }
-  return states;
-}
-
-/** Our own events go to every server of the room; while it is partial, also to those that the join named. */
-async function destinationsOf(
-  ctx: RoomsContext,
-  { tx, roomId }: StateSource,
-  serversBefore: readonly ServerName[],
-): Promise<readonly ServerName[]> {
-  const servers = new Set([...serversBefore, ...(await serversOfRoom(tx, ctx, roomId))]);
-  servers.delete(ctx.serverName);
-  return [...servers];
 }

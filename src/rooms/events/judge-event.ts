@@ -7,8 +7,8 @@ import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { stateFromEntries, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
 import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import type { Connection } from "../../storage/database.ts";
-import { loadEvents } from "../../storage/events.ts";
 import { authEventIdsWithCreate, authorizeByAuthEvents } from "./authorize-outliers.ts";
+import { eventsOf, unwrittenState, type EventsAtHand } from "./events-at-hand.ts";
 import { resolveRoomState } from "./resolve-room-state.ts";
 
 /** An auth event is not in the database: it must be fetched before the event can be judged. */
@@ -26,6 +26,7 @@ interface Judgement {
   readonly tx: Connection;
   readonly rules: RoomVersionRules;
   readonly event: Event;
+  readonly atHand?: EventsAtHand;
 }
 
 /** The state before an event, as it is known. */
@@ -40,9 +41,9 @@ interface StateBefore {
  * @throws AuthEventsMissing
  */
 export async function judgeEvent(judgement: Judgement, before: StateBefore): Promise<AuthVerdict> {
-  const { tx, rules, event } = judgement;
+  const { rules, event } = judgement;
   const ids = authEventIdsWithCreate(event, rules);
-  const authEvents = await loadEvents(tx, ids);
+  const authEvents = await eventsOf(judgement, ids);
   const missing = ids.filter((id) => !authEvents.has(id));
   if (missing.length > 0) throw new AuthEventsMissing(missing);
   const byAuthEvents = authorizeByAuthEvents(event, rules, (id) => authEvents.get(id));
@@ -52,14 +53,15 @@ export async function judgeEvent(judgement: Judgement, before: StateBefore): Pro
 }
 
 /** Checks 5 and 6: the auth rules against a state of the room. */
-export async function judgeByState({ tx, rules, event }: Judgement, state: StateMap): Promise<AuthVerdict> {
+export async function judgeByState(judgement: Judgement, state: StateMap): Promise<AuthVerdict> {
+  const { rules, event } = judgement;
   const wanted = new Map<StateKey, EventId>();
   const keys: (readonly [string, string])[] = [["m.room.create", ""], ...authTypesFor(event.pdu, rules)];
   for (const [type, stateKey] of keys) {
     const id = stateGet(state, type, stateKey);
     if (id !== undefined) wanted.set(stateKeyOf(type, stateKey), id);
   }
-  const events = await loadEvents(tx, [...wanted.values()]);
+  const events = await eventsOf(judgement, [...wanted.values()]);
   return authorize(
     event,
     (type, stateKey) => {
@@ -76,10 +78,11 @@ export async function judgeByState({ tx, rules, event }: Judgement, state: State
  * the auth events as it stands, since the room's rules may have changed after it.
  */
 async function supposedState(
-  { tx, rules, event }: Judgement,
+  judgement: Judgement,
   partialState: StateMap,
   authEvents: readonly Event[],
 ): Promise<StateMap> {
+  const { tx, rules, event } = judgement;
   const claimed = stateFromEntries(
     authEvents.flatMap((authEvent) =>
       isStateEvent(authEvent.pdu) && !authEvent.rejected
@@ -88,7 +91,7 @@ async function supposedState(
     ),
   );
   const relevant = restrictTo(partialState, event, rules);
-  return await resolveRoomState(tx, rules, withOmittedMembers([relevant, claimed]));
+  return await resolveRoomState(tx, rules, withOmittedMembers([relevant, claimed]), unwrittenState(judgement));
 }
 
 /**

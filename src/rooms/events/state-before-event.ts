@@ -6,8 +6,9 @@ import { emptyState, stateDiff, stateKeyOf, type StateMap } from "../../matrix/s
 import type { Connection, Database } from "../../storage/database.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { partialEventIds } from "../../storage/partial-state.ts";
-import { loadState, storeSnapshot } from "../../storage/state-snapshots.ts";
+import { loadState, rememberState, storeSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
+import type { EventsAtHand } from "./events-at-hand.ts";
 import { nearestState } from "./resolve-room-state.ts";
 import { resolveStates } from "./resolve-states.ts";
 
@@ -33,6 +34,8 @@ export interface StateSource {
   readonly rules: RoomVersionRules;
   /** Our server's name, where some of the states to be resolved are partial, so that the answer is. */
   readonly partialFor?: ServerName;
+  /** Events that were read under the room's lock, or placed there and not written yet. */
+  readonly atHand?: EventsAtHand;
 }
 
 /**
@@ -88,7 +91,7 @@ export async function stateAfterEvent(source: StateSource, before: StoredState, 
   if (event.rejected || !isStateEvent(event.pdu)) return before;
   const changes = new Map([[stateKeyOf(event.pdu.type, event.pdu.state_key), event.eventId]]);
   const snapshotId = await storeSnapshot(source.tx, source.roomId, { parentId: before.snapshotId, changes });
-  return { snapshotId, state: await loadState(source.database, snapshotId, source.tx) };
+  return { snapshotId, state: rememberState(source.database, snapshotId, before.state, changes) };
 }
 
 /** Stores a state on top of whichever given snapshot it differs least from. */

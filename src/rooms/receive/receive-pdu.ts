@@ -6,7 +6,7 @@ import { loadEvent, type StoredEvent } from "../../storage/events.ts";
 import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { roomRules } from "../../storage/rooms.ts";
-import { deleteKeptPdu, settleWaitingPdu, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
+import { deleteKeptPdu, settleWaitingPdus, waitingPdusOf, type WaitingPdu } from "../../storage/waiting-pdus.ts";
 import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
@@ -18,8 +18,8 @@ import { inGapTurn } from "./gap-turns.ts";
 import { keepUnchecked, keepWaiting } from "./keep-waiting.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { receiveRemoval } from "./receive-removal.ts";
-import { isServerAllowed } from "./server-acl.ts";
-import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
+import { BANNED_BY_ACL, isServerAllowed } from "./server-acl.ts";
+import { verifyPdus, type DroppedPdu, type VerifiedEvent } from "../events/verify-pdus.ts";
 
 export interface ReceivedPdu {
   readonly origin: ServerName;
@@ -47,9 +47,15 @@ export type PduReceived =
  */
 export async function receivePdu(ctx: RoomsContext, input: ReceivedPdu): Promise<PduReceived> {
   const received = await receiveUnchecked(ctx, input);
-  if (received.kind !== "unproved") return received;
-  const { eventId, reason } = received;
-  const { roomId, origin, pdu } = input;
+  return received.kind === "unproved" ? await keepUnproved(ctx, input, received) : received;
+}
+
+/** What waits for its server's key is checked anew when its turn comes. */
+export async function keepUnproved(
+  ctx: RoomsContext,
+  { roomId, origin, pdu }: ReceivedPdu,
+  { eventId, reason }: Unproved,
+): Promise<PduReceived> {
   ctx.logger.info({ roomId, origin, eventId, reason }, "a PDU waits for its server's key");
   const receivedAt = ctx.now();
   await keepUnchecked(ctx, { roomId, origin, pdu, reason: "missing-keys", receivedAt, retryAt: receivedAt });
@@ -67,34 +73,50 @@ async function receiveUnchecked(ctx: RoomsContext, received: ReceivedPdu): Promi
   const { origin, roomId, rules, pdu } = received;
   const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus: [pdu] });
   const [event] = events;
-  const [drop] = dropped;
-  const eventId = event?.eventId ?? drop?.eventId;
-  if (eventId !== undefined && !(await isServerAllowed(ctx, roomId, origin))) {
-    return { kind: "dropped", eventId, reason: "the server is banned from the room by its ACL" };
+  if (event === undefined) {
+    return await receiveDropped(ctx, { origin, roomId, drop: dropped[0] ?? { kind: "malformed", reason: UNREADABLE } });
   }
-  if (event !== undefined) return await receiveVerifiedEvent(ctx, { origin, rules, event });
-  const reason = drop?.reason ?? "it could not be read";
-  if (drop?.kind === "no-key" && eventId !== undefined) return { kind: "unproved", eventId, reason };
-  return { kind: "dropped", ...(eventId === undefined ? {} : { eventId }), reason };
+  if (!(await isServerAllowed(ctx, roomId, origin))) {
+    return { kind: "dropped", eventId: event.eventId, reason: BANNED_BY_ACL };
+  }
+  return await receiveVerifiedEvent(ctx, { origin, rules, event });
+}
+
+const UNREADABLE = "it could not be read";
+
+/** A PDU that did not pass the first two checks. */
+export async function receiveDropped(
+  ctx: RoomsContext,
+  { origin, roomId, drop }: Pick<ReceivedPdu, "origin" | "roomId"> & { readonly drop: DroppedPdu },
+): Promise<PduReceived | Unproved> {
+  const { kind, eventId, reason } = drop;
+  if (eventId === undefined) return { kind: "dropped", reason };
+  if (!(await isServerAllowed(ctx, roomId, origin))) return { kind: "dropped", eventId, reason: BANNED_BY_ACL };
+  return kind === "no-key" ? { kind: "unproved", eventId, reason } : { kind: "dropped", eventId, reason };
 }
 
 /** From the third check on. */
 export async function receiveVerifiedEvent(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
   const { event } = received;
   const existing = await loadEvent(ctx.database.pool, event.eventId);
-  if (existing !== undefined && !existing.outlier) return await settled(ctx, existing);
+  if (existing !== undefined && !existing.outlier) return await settledOne(ctx, existing);
   const attempt = await tryToAccept(ctx, received);
-  if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
-  return await inGapTurn(ctx, event, () => receiveWithHoles(ctx, received));
+  if (attempt.kind === "accepted") return await settledOne(ctx, attempt.event);
+  return await receiveWithHoles(ctx, received);
+}
+
+/** An event whose past is not known: what is missing of it is looked for first. */
+export async function receiveWithHoles(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
+  return await inGapTurn(ctx, received.event, () => fillHolesAndReceive(ctx, received));
 }
 
 /** Each kind of hole is filled once; what then still misses is left to the waiting table. */
-async function receiveWithHoles(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
+async function fillHolesAndReceive(ctx: RoomsContext, received: VerifiedEvent): Promise<PduReceived> {
   const filled = new Set<unknown>();
   for (;;) {
     // The first time too: another event of the same gap may have filled it meanwhile.
     const attempt = await tryToAccept(ctx, received);
-    if (attempt.kind === "accepted") return await settled(ctx, attempt.event);
+    if (attempt.kind === "accepted") return await settledOne(ctx, attempt.event);
     const { hole } = attempt;
     if (filled.has(hole.constructor) || !(await fillHole(ctx, received, hole))) break;
     filled.add(hole.constructor);
@@ -138,12 +160,25 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
   }
 }
 
-async function settled(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
-  await atStep(ctx, "settle a waiting event", () => settleWaitingPdu(ctx.database.pool, event, ctx.now()));
-  const { type, state_key: member = "" } = event.pdu;
-  // One of ours may have been kicked or banned.
-  if (type === "m.room.member" && member.endsWith(`:${ctx.serverName}`)) void wakeAbandonedResync(ctx, event.roomId);
+async function settledOne(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
+  await settled(ctx, event.roomId, [event]);
   return { kind: "stored", event };
+}
+
+/** Events of a room that are in its timeline now: who waits for them has a turn. */
+export async function settled(
+  ctx: RoomsContext,
+  roomId: RoomId,
+  events: readonly StoredEvent[],
+): Promise<readonly PduReceived[]> {
+  await atStep(ctx, "settle a waiting event", () =>
+    settleWaitingPdus(ctx.database.pool, roomId, { events, now: ctx.now() }),
+  );
+  // One of ours may have been kicked or banned.
+  const isOurs = ({ pdu }: StoredEvent) =>
+    pdu.type === "m.room.member" && (pdu.state_key ?? "").endsWith(`:${ctx.serverName}`);
+  if (events.some(isOurs)) void wakeAbandonedResync(ctx, roomId);
+  return events.map((event) => ({ kind: "stored", event }));
 }
 
 /**

@@ -1,6 +1,4 @@
-import { prevEventIds } from "../../matrix/event.ts";
 import { parsePdu } from "../../matrix/event-format.ts";
-import { topologicalOrder } from "../../matrix/event-graph.ts";
 import { isEventId, isRoomId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
@@ -12,7 +10,7 @@ import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
 import { atStep } from "../failpoints.ts";
 import { keepUnchecked } from "./keep-waiting.ts";
-import { receivePdu } from "./receive-pdu.ts";
+import { inGraphOrder, receivePdus } from "./receive-pdus.ts";
 import { receiveRefusals } from "./receive-refusals.ts";
 
 interface ReceivedTransaction {
@@ -79,8 +77,7 @@ async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<Tran
   if (!weAreIn) return { ...allDropped(input, rules, outside), ...(await receiveRefusals(ctx, { ...input, rules })) };
 
   const results: Record<EventId, { error?: string }> = {};
-  for (const pdu of inGraphOrder(input.pdus, rules)) {
-    const result = await receivePdu(ctx, { origin, roomId, rules, pdu });
+  for (const result of await receivePdus(ctx, { ...input, rules })) {
     switch (result.kind) {
       case "stored":
         results[result.event.eventId] = {};
@@ -96,26 +93,12 @@ async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<Tran
   return results;
 }
 
-/** Parents first, so that a shuffled transaction leaves no gaps; those that can't be read come last. */
-function inGraphOrder(pdus: readonly JsonObject[], rules: RoomVersionRules): readonly JsonObject[] {
-  const unreadable: JsonObject[] = [];
-  const events = pdus.flatMap((pdu) => {
-    const verdict = parsePdu(pdu, rules);
-    if (verdict.ok) return [verdict.event];
-    unreadable.push(pdu);
-    return [];
-  });
-  const { ordered, cyclic } = topologicalOrder(events, (event) => prevEventIds(event.pdu));
-  return [...[...ordered, ...cyclic].map((event) => event.pdu), ...unreadable];
-}
-
-/**
- * The room's version, and with it the events' ids, may not be known before the join is stored. */
+/** The room's version, and with it the events' ids, may not be known before the join is stored. */
 async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: RoomPdus): Promise<TransactionResults> {
   const results: Record<EventId, { error?: string }> = {};
   const rules = await roomRules(ctx.database.pool, roomId);
   const receivedAt = ctx.now();
-  for (const [index, pdu] of (rules === undefined ? pdus : inGraphOrder(pdus, rules)).entries()) {
+  for (const [index, pdu] of inOrder(pdus, rules).entries()) {
     const reason = "join-under-way";
     await keepUnchecked(ctx, { roomId, origin, pdu, reason, receivedAt: receivedAt + index, retryAt: receivedAt });
     const id = idOf(pdu, rules);
@@ -124,13 +107,17 @@ async function keepUntilJoined(ctx: RoomsContext, { origin, roomId, pdus }: Room
   return results;
 }
 
+function inOrder(pdus: readonly JsonObject[], rules: RoomVersionRules | undefined): readonly JsonValue[] {
+  return rules === undefined ? pdus : inGraphOrder(pdus, rules).map(({ pdu }) => pdu);
+}
+
 function allDropped(input: RoomPdus, rules: RoomVersionRules | undefined, error: string): TransactionResults {
   const ids = input.pdus.map((pdu) => idOf(pdu, rules)).filter((id) => id !== undefined);
   return Object.fromEntries(ids.map((id) => [id, { error }]));
 }
 
-function idOf(pdu: JsonObject, rules: RoomVersionRules | undefined): EventId | undefined {
-  if (rules === undefined) return isEventId(pdu["event_id"]) ? pdu["event_id"] : undefined;
+function idOf(pdu: JsonValue, rules: RoomVersionRules | undefined): EventId | undefined {
+  if (rules === undefined) return isJsonObject(pdu) && isEventId(pdu["event_id"]) ? pdu["event_id"] : undefined;
   const verdict = parsePdu(pdu, rules);
   return verdict.ok ? verdict.event.eventId : undefined;
 }

@@ -7,6 +7,9 @@ import { loadRoom } from "../../storage/rooms.ts";
 import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 
+/** Why a PDU of a server was dropped that the list shuts out. */
+export const BANNED_BY_ACL = "the server is banned from the room by its ACL";
+
 /**
  * Whether the room's `m.room.server_acl`, as its current state has it, lets a server take part. A room that we don't
  * know shuts nobody out.

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Event } from "../../../src/matrix/event.ts";
 import type { EventId, ServerName } from "../../../src/matrix/identifiers.ts";
 import { parseJson, type JsonValue } from "../../../src/matrix/json.ts";
+import { inGraphOrder } from "../../../src/rooms/receive/receive-pdus.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
@@ -42,11 +43,21 @@ export async function tell(play: RoomInPlay, telling: Telling): Promise<void> {
     if (telling.manner === "at once") await allOf(planned.map(sending));
     else for (const one of planned) await sending(one);
   });
-  for (const one of planned) await send(play, twin, telling.origin, one);
+  // What ours receives together, the twin receives one by one: that must make no difference.
+  for (const one of planned.flatMap((transaction) => oneByOne(play, transaction))) {
+    await send(play, twin, telling.origin, one);
+  }
   for (const id of telling.eventIds) {
     play.toldOurs.add(id);
     play.toldTwin.add(id);
   }
+}
+
+function oneByOne(play: RoomInPlay, { txnId, eventIds }: Transaction): readonly Transaction[] {
+  const pdus = eventIds.map((id): JsonValue => mustKnow(play, id).pdu);
+  return inGraphOrder(pdus, play.room.rules).flatMap(({ eventId }) =>
+    eventId === undefined ? [] : [{ txnId: `${txnId}-${eventId}`, eventIds: [eventId] }],
+  );
 }
 
 function transactionsOf({ eventIds, manner, mix }: Telling): readonly Transaction[] {

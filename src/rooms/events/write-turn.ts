@@ -1,0 +1,88 @@
+import { serverNameOf, type EventId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
+import { splitStateKey } from "../../matrix/state.ts";
+import { insertTimelineEvents, type StoredEvent } from "../../storage/events.ts";
+import { addToOutbox } from "../../storage/outbox.ts";
+import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
+import { markPartial } from "../../storage/partial-state.ts";
+import { setForwardExtremities } from "../../storage/rooms.ts";
+import { takeStreamPositions } from "../../storage/streams.ts";
+import type { RoomsContext } from "../context.ts";
+import { serversOfRoom } from "../send/room-destinations.ts";
+import { eventsOf } from "./events-at-hand.ts";
+import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
+import { applyCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+
+/**
+ * Writes what a turn has placed, all in one: the events with their positions in the streams, the room's extremities and
+ * current state, and our own events into the outbox. Among the last steps of the transaction: everybody else who wants
+ * a position waits until it ends.
+ */
+export async function writeTurn(ctx: RoomsContext, turn: RoomTurn): Promise<void> {
+  const { placed, source, front } = turn;
+  const { tx, roomId, atHand } = source;
+  if (placed.length === 0) return;
+  const ours = await destinationsOfOurs(ctx, turn);
+
+  const first = await takeStreamPositions(tx, placed.length);
+  const entries = placed.map(({ event }, index) => ({ event, streamId: first + BigInt(index) }));
+  await insertTimelineEvents(
+    tx,
+    entries.map(({ event, streamId }) => ({ ...event, event, streamId })),
+  );
+  for (const { event, streamId } of entries) atHand.known.set(event.eventId, { ...event, streamId });
+  atHand.unwritten.clear();
+  const partial = placed.filter((one) => one.partial).map(({ event }) => event.eventId);
+  if (partial.length > 0) await markPartial(tx, roomId, ...partial);
+  if (front.moved) await setForwardExtremities(tx, roomId, front.extremities);
+  for (const [index, { news }] of placed.entries()) {
+    const streamId = first + BigInt(index);
+    if (news !== undefined) await applyCurrentState(ctx, source, news.change, { streamId, told: news.told });
+  }
+  for (const [index, { event }] of placed.entries()) {
+    const destinations = ours.get(event.eventId);
+    if (destinations === undefined) continue;
+    const own = { eventId: event.eventId, streamId: first + BigInt(index) };
+    await addToOutbox(tx, { ...own, destinations });
+    await noteOwnEventDestinations(tx, roomId, { ...own, servers: destinations });
+  }
+  placed.length = 0;
+}
+
+/**
+ * Our own events go to every server of the room; while it is partial, also to those that the join named. Who was in the
+ * room before is told too: a kick takes its target's server out of the room.
+ */
+async function destinationsOfOurs(
+  ctx: RoomsContext,
+  { placed, source }: RoomTurn,
+): Promise<ReadonlyMap<EventId, readonly ServerName[]>> {
+  const ours = placed.filter(({ event, origin }) => origin === ctx.serverName && !event.rejected && !event.softFailed);
+  const destinations = new Map<EventId, readonly ServerName[]>();
+  if (ours.length === 0) return destinations;
+  const servers = new Set(await serversOfRoom(source.tx, ctx, source.roomId));
+  for (const one of placed) {
+    for (const server of await serversJoiningWith(source, one)) servers.add(server);
+    servers.delete(ctx.serverName);
+    if (ours.includes(one)) destinations.set(one.event.eventId, [...servers]);
+  }
+  return destinations;
+}
+
+async function serversJoiningWith(source: RoomTurn["source"], { news }: PlacedEvent): Promise<readonly ServerName[]> {
+  const members = [...membersOf(news?.change.changes ?? new Map())];
+  const events: ReadonlyMap<EventId, StoredEvent> = await eventsOf(
+    source,
+    members.map(([, eventId]) => eventId),
+  );
+  return members.flatMap(([userId, eventId]) => {
+    const server = serverNameOf(userId);
+    return server !== undefined && events.get(eventId)?.pdu.content["membership"] === "join" ? [server] : [];
+  });
+}
+
+function* membersOf(changes: CurrentStateChange["changes"]): Iterable<readonly [UserId, EventId]> {
+  for (const [key, eventId] of changes) {
+    const [type, stateKey] = splitStateKey(key);
+    if (type === "m.room.member" && eventId !== null) yield [stateKey as UserId, eventId];
+  }
+}

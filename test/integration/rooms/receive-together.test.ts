@@ -1,0 +1,160 @@
+import pg from "pg";
+import { describe, expect, it } from "vitest";
+import { authEventIds } from "../../../src/matrix/event.ts";
+import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
+import type { JsonValue } from "../../../src/matrix/json.ts";
+import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
+import { loadEvents } from "../../../src/storage/events.ts";
+import { forwardExtremities } from "../../../src/storage/rooms.ts";
+import { addWaitingPdu, countWaitingPdus, dueWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
+import type { HostedRoom } from "../../resident/hosted-room.ts";
+import type { Sent } from "../../resident/resident.ts";
+import { completeResync, enterRoom, type EnteredRoom } from "../../support/race-scene.ts";
+import { openScene } from "../../support/scene.ts";
+
+const scene = await openScene();
+const { database, resident, sidecar } = scene;
+const { pool } = database;
+
+let transactions = 0;
+
+/** In one transaction, in whatever order. */
+async function receive(sent: readonly Sent[], txnId = `together-${++transactions}`): Promise<object> {
+  const pdus = sent.map(({ event }): JsonValue => event.pdu);
+  return await receiveTransaction(sidecar.ctx, { origin: resident.serverName, txnId, pdus, edus: [] });
+}
+
+/** Made by the resident and told to nobody. */
+async function messages(room: HostedRoom, count: number, prevEvents?: readonly EventId[]): Promise<readonly Sent[]> {
+  const sent: Sent[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const last = sent.at(-1);
+    const after = last === undefined ? prevEvents : [last.eventId];
+    const sending = { push: false, ...(after !== undefined && { prevEvents: after }) };
+    sent.push(await resident.sendMessage(room, resident.founder, `message ${index}`, sending));
+  }
+  return sent;
+}
+
+/** A room in both of its lives: its state partial, or whole. */
+const LIVES = [{ life: "partial" }, { life: "full" }] as const;
+
+async function entered(life: (typeof LIVES)[number]["life"]): Promise<EnteredRoom> {
+  const room = await enterRoom(scene);
+  if (life === "full") await completeResync(scene, room);
+  return room;
+}
+
+const idsOf = (sent: readonly Sent[]): EventId[] => sent.map(({ eventId }) => eventId);
+
+/** How many statements the work asks of this process's connections. */
+async function statementsOf(work: () => Promise<unknown>): Promise<number> {
+  const original = pg.Client.prototype.query as (...args: unknown[]) => unknown;
+  let count = 0;
+  pg.Client.prototype.query = function counted(this: pg.Client, ...args: unknown[]) {
+    count += 1;
+    return original.apply(this, args);
+  } as never;
+  try {
+    await work();
+    return count;
+  } finally {
+    pg.Client.prototype.query = original as never;
+  }
+}
+
+describe.each(LIVES)("events that come together in a $life room", ({ life }) => {
+  it("take hardly more statements than one", async () => {
+    const { room } = await entered(life);
+    await receive(await messages(room, 1));
+    const one = await messages(room, 1);
+    const few = await statementsOf(() => receive(one));
+    const fifty = await messages(room, 50);
+    const many = await statementsOf(() => receive(fifty));
+    expect(many).toBeLessThan(few + 10);
+    expect((await loadEvents(pool, idsOf(fifty))).size).toBe(50);
+    expect(await forwardExtremities(pool, room.roomId)).toEqual(idsOf(fifty).slice(-1));
+  });
+
+  it("are judged each by what those before it have made of the room", async () => {
+    const { room, roomId } = await entered(life);
+    const guest: UserId = `@guest-${life}:${resident.serverName}`;
+    const joined = await resident.join(room, guest, { push: false });
+    const welcome = await resident.sendMessage(room, guest, "I am in", { push: false });
+    const topic = { type: "m.room.topic", content: { topic: "changed on the way" } };
+    const changed = await resident.sendState(room, topic, { push: false });
+    const banned = await resident.ban(room, guest, { push: false });
+    const authEvents = authEventIds(welcome.event.pdu);
+    const refused = { push: false, authEvents, evenIfRejected: true };
+    const afterwards = await resident.sendMessage(room, guest, "still here?", refused);
+    const last = await messages(room, 1, [banned.eventId]);
+    const all = [joined, welcome, changed, banned, afterwards, ...last];
+
+    expect(await receive(all.toReversed())).toEqual(Object.fromEntries(idsOf(all).map((id) => [id, {}])));
+
+    const stored = await loadEvents(pool, idsOf(all));
+    const notTaken = [...stored.values()].filter(({ rejected, softFailed }) => rejected || softFailed);
+    expect(notTaken.map(({ eventId }) => eventId)).toEqual([afterwards.eventId]);
+    const state = await sidecar.currentState(roomId);
+    expect(state.get(stateKeyOf("m.room.topic", ""))).toBe(changed.eventId);
+    expect(state.get(stateKeyOf("m.room.member", guest))).toBe(banned.eventId);
+    expect(await forwardExtremities(pool, roomId)).toEqual(idsOf(last));
+  });
+
+  it("of two branches with states of their own end with the resolution of both", async () => {
+    const { room, roomId } = await entered(life);
+    const [start] = [...room.extremities];
+    if (start === undefined) throw new Error("the room has no extremity");
+    const name = (text: string) => ({ type: "m.room.name", content: { name: text } });
+    const one = await resident.sendState(room, name("one"), { push: false, prevEvents: [start] });
+    const other = await resident.sendState(room, name("other"), { push: false, prevEvents: [start] });
+    const onOne = await messages(room, 3, [one.eventId]);
+    const all = [one, other, ...onOne];
+    await receive(all);
+    const extremities = new Set([other.eventId, ...idsOf(onOne).slice(-1)]);
+    expect(new Set(await forwardExtremities(pool, roomId))).toEqual(extremities);
+    const merged = await messages(room, 2, [...extremities]);
+    await receive(merged);
+    expect(await forwardExtremities(pool, roomId)).toEqual(idsOf(merged).slice(-1));
+    const key = stateKeyOf("m.room.name", "");
+    expect((await sidecar.currentState(roomId)).get(key)).toBe(resident.fullState(room).get(key));
+  });
+
+  it("end each what waits for it", async () => {
+    const { room, roomId } = await entered(life);
+    const [first, second, third] = await messages(room, 3);
+    if (first === undefined || second === undefined || third === undefined) throw new Error("there are three");
+    const now = sidecar.ctx.now();
+    for (const { eventId, event } of [second, third]) {
+      const waiting = { eventId, roomId, origin: resident.serverName, pdu: event.pdu };
+      await addWaitingPdu(pool, { ...waiting, reason: "missing-prev-events", receivedAt: now, retryAt: now + 600_000 });
+    }
+    await receive([first, second]);
+    const due = await dueWaitingPdus(pool, { now: sidecar.ctx.now(), limit: 9, onlyRoom: roomId });
+    expect(due.map(({ eventId }) => eventId)).toEqual([third.eventId]);
+    expect(await countWaitingPdus(pool, roomId)).toBe(1);
+  });
+});
+
+describe("an event that can't be stored", () => {
+  it("keeps none of those from being stored that came with it, and its transaction from being acknowledged", async () => {
+    const { room, roomId } = await entered("full");
+    const [start] = room.extremities;
+    if (start === undefined) throw new Error("the room has no extremity");
+    const [bad] = await messages(room, 1, [start]);
+    const good = await messages(room, 5, [start]);
+    if (bad === undefined) throw new Error("there is one");
+    await pool.query(`
+      CREATE FUNCTION refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+      CREATE TRIGGER refuse_one BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_id = '${bad.eventId}')
+        EXECUTE FUNCTION refuse_one()`);
+    await expect(receive([...good, bad], "with a bad one")).rejects.toThrow("no");
+    await pool.query("DROP TRIGGER refuse_one ON events");
+    expect((await loadEvents(pool, idsOf([...good, bad]))).size).toBe(5);
+
+    expect(Object.keys(await receive([...good, bad], "with a bad one"))).toHaveLength(6);
+    expect((await loadEvents(pool, idsOf([...good, bad]))).size).toBe(6);
+    expect(new Set(await forwardExtremities(pool, roomId))).toEqual(new Set([bad.eventId, ...idsOf(good).slice(-1)]));
+  });
+});
