@@ -11,11 +11,11 @@ export const QUICK: Omit<TransportLimits, "signal"> = {
   idleMs: 30 * SECOND_MS,
   maxBytes: 4 * MIB,
 };
-/** For a handful of events, or the keys of many servers. */
+/** For a hundred events, even if each byte of theirs is written as an escape, or the keys of many servers. */
 export const MIDDLING: Omit<TransportLimits, "signal"> = {
   timeoutMs: 2 * MINUTE_MS,
   idleMs: MINUTE_MS,
-  maxBytes: 128 * MIB,
+  maxBytes: 48 * MIB,
 };
 /** For a whole state: the resident may think for minutes over the largest rooms, whose state is about 100 MB. */
 export const LARGE: Omit<TransportLimits, "signal"> = {

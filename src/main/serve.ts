@@ -69,10 +69,13 @@ async function clientContext(
   return { context, close: () => stream.close() };
 }
 
+/** Each takes some 50 KB; servers keep one or two open. */
+const MAX_FEDERATION_CONNECTIONS = 2_000;
+
 async function openListeners(
   config: Config,
   apps: { readonly client: express.Express; readonly federation: express.Express },
-  shutdown: Shutdown,
+  { shutdown, logger }: { readonly shutdown: Shutdown; readonly logger: Logger },
 ): Promise<{ readonly clientUrl: string; readonly federationUrl: string }> {
   const open = async (name: string, listening: Promise<Listener>): Promise<string> => {
     const listener = await listening;
@@ -86,11 +89,13 @@ async function openListeners(
         variable: SETTINGS.federationListen.variable,
         listen: config.federationListen,
         certificate: await loadFederationCertificate(config),
+        maxConnections: MAX_FEDERATION_CONNECTIONS,
+        logger,
       }),
     ),
     clientUrl: await open(
       "client listener",
-      openListener(apps.client, { variable: SETTINGS.clientListen.variable, listen: config.clientListen }),
+      openListener(apps.client, { variable: SETTINGS.clientListen.variable, listen: config.clientListen, logger }),
     ),
   };
 }
@@ -130,7 +135,7 @@ export async function serve(config: Config, { reach }: { readonly reach?: Reach 
     const urls = await openListeners(
       config,
       { client: measured(metrics, "client", createClientApp(client.context)), federation: federationApp(ctx, metrics) },
-      shutdown,
+      { shutdown, logger },
     );
     const delivery = startOutboxDelivery(ctx);
     shutdown.add({ name: "delivery", stop: () => delivery.stop() });

@@ -125,6 +125,9 @@ async function refuses(troubles: readonly Trouble[], response: ServerResponse): 
       case "reset":
         response.socket?.destroy();
         return true;
+      case "raw":
+        await trouble.answer(response);
+        return true;
       case "garbage":
         response.writeHead(200, { "content-type": "application/json" }).end(trouble.text ?? '{"pdus": [{"not": ');
         return true;

@@ -18,6 +18,11 @@ export async function sendAnswer(
     response.write(whole.slice(0, whole.length / 2), () => response.destroy());
     return;
   }
+  const change = troubleOf(troubles, "rewrite")?.change;
+  if (change !== undefined) {
+    response.end(change([...pieces].join("")));
+    return;
+  }
   const rate = troubleOf(troubles, "slow")?.bytesPerSecond;
   for (const piece of pieces) {
     if (response.destroyed) return;

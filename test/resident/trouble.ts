@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import type { EventId, ServerName } from "../../src/matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../src/matrix/json.ts";
 
@@ -90,6 +91,10 @@ export type TroubleKind =
   | { readonly kind: "hang" }
   /** The request is handled as ever, and its answer held until this trouble is ended. */
   | { readonly kind: "hold" }
+  /** The test answers in its own way; only for a resident in the test's own process, like the next. */
+  | { readonly kind: "raw"; readonly answer: (response: ServerResponse) => void | Promise<void> }
+  /** The text of the answer is changed on its way out. */
+  | { readonly kind: "rewrite"; readonly change: (text: string) => string | Uint8Array }
   /** The first half of the answer, then the connection closes. */
   | { readonly kind: "half-body" }
   /** send_join gives the whole state although it was asked to omit members. */
