@@ -3,12 +3,12 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createClientApp } from "../../../src/client-api/app.ts";
 import { runCli } from "../../../src/main/cli.ts";
-import type { RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName } from "../../../src/matrix/identifiers.ts";
 import { knownProgress } from "../../../src/operator/known-progress.ts";
 import type { ResyncWorkflows, WorkflowStanding } from "../../../src/operator/resync-workflows.ts";
 import { createOperatorRouter } from "../../../src/operator/router.ts";
 import { createStreamWaiter } from "../../../src/rooms/read/stream-waiter.ts";
-import { addPartialRoomServers, insertPartialRoom } from "../../../src/storage/partial-state.ts";
+import { addPartialRoomServers, insertPartialRoom, markPartial } from "../../../src/storage/partial-state.ts";
 import { appendResyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
 import { loadResyncControl, storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { openTestDatabase } from "../../support/database.ts";
@@ -171,9 +171,9 @@ describe("the operator API", async () => {
       { roomId: complete, state: "complete" },
     ]);
     expect(await ask("GET", "/resyncs/!nowhere:x.org")).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
-    for (const action of ["retry", "cancel", "leave"]) {
+    for (const action of ["retry", "cancel", "leave", "drop"]) {
       const path = `/resyncs/!nowhere:x.org/${action}`;
-      expect(await ask("POST", path, {}), action).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
+      expect(await ask("POST", path, { eventId: "$event" }), action).toMatchObject([404, { errcode: "M_NOT_FOUND" }]);
     }
     expect(await ask("POST", `/resyncs/${encodeURIComponent(complete)}/retry`, {})).toMatchObject([
       409,
@@ -230,6 +230,41 @@ describe("the operator API", async () => {
     await ask("POST", pathOf("/retry"), { via: "other.example" });
     expect(engine.told).toEqual(["prefer other.example; wish: prefer-server", "retry; wish: prefer-server"]);
     expect(await loadResyncControl(database, roomId)).toMatchObject({ serverName: "other.example" });
+  });
+
+  /** An event of another server on an event that nobody has; its room's join is known in full. */
+  async function aLackingEvent(): Promise<EventId> {
+    const event = anEvent(roomId, `$theirs-of-${roomId}`, { prev_events: ["$lost"] });
+    await storeInTimeline(database, event);
+    await markPartial(database.pool, roomId, event.eventId);
+    return event.eventId;
+  }
+
+  it("drops an event whose state nobody can give, wakes the resync, and shows both before its turn", async () => {
+    const eventId = await aLackingEvent();
+    expect(await ask("GET", pathOf())).toMatchObject([
+      200,
+      { lacks: [{ missing: "$lost", neededBy: eventId, isOurJoin: false }], drops: [] },
+    ]);
+    expect(await ask("POST", pathOf("/drop"), { eventId, by: "root", why: "gone" })).toEqual([
+      200,
+      { workflowTold: true },
+    ]);
+    expect(engine.told).toEqual(["wake; wish: none"]);
+    expect(await ask("GET", pathOf())).toMatchObject([
+      200,
+      { lacks: [], drops: [{ eventId, by: "root", why: "gone", at: expect.any(Number) as number }] },
+    ]);
+  });
+
+  it("refuses to drop what can't be dropped", async () => {
+    const drop = (body: object): Promise<[number, unknown]> => ask("POST", pathOf("/drop"), body);
+    expect(await drop({})).toMatchObject([400, { errcode: "M_INVALID_PARAM" }]);
+    expect(await drop({ eventId: "theirs" })).toMatchObject([400, { errcode: "M_INVALID_PARAM" }]);
+    expect(await drop({ eventId: "$nowhere" })).toMatchObject([409, { errcode: "FASTJOIN.NOT_PARTIAL" }]);
+    const join = `$join-of-${roomId}`;
+    expect(await drop({ eventId: join })).toMatchObject([409, { errcode: "FASTJOIN.NOT_DROPPABLE" }]);
+    expect(engine.told).toEqual([]);
   });
 
   it("answers bad requests with Matrix errors", async () => {
@@ -341,6 +376,16 @@ describe("the operator API", async () => {
       expect(engine.told.at(-1)).toBe(`start for $join-of-${roomId}, replacing; wish: prefer-server`);
     });
 
+    it("shows what lacks a state, and drops it", async () => {
+      const eventId = await aLackingEvent();
+      expect((await command("show", roomId)).text).toContain(`fastjoin drop '${roomId}' '${eventId}'`);
+      expect(await command("drop", roomId, eventId, "--why", "its server is gone")).toEqual({
+        code: 0,
+        text: `dropped ${eventId} of ${roomId}\n`,
+      });
+      expect((await command("show", roomId)).text).toMatch(/dropped {3}\$.+, by command line, .+: its server is gone/);
+    });
+
     it("prints JSON for scripts", async () => {
       const { text } = await command("show", roomId, "--json");
       expect(JSON.parse(text)).toMatchObject({ roomId, state: "partial" });
@@ -356,6 +401,7 @@ describe("the operator API", async () => {
       for (const name of ["show", "retry", "cancel", "leave", "purge"]) {
         expect((await command(name, "!nowhere:x.org")).code, name).toBe(1);
       }
+      expect((await command("drop", "!nowhere:x.org", "$event")).code).toBe(1);
       expect((await command("show")).code).toBe(2);
       expect((await command("frobnicate")).code).toBe(2);
       expect((await command("join", roomId)).code).toBe(2);

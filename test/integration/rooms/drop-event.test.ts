@@ -3,77 +3,24 @@ import type { EventId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
 import { dropEvent } from "../../../src/rooms/resync/drop-event.ts";
-import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
-import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { joinedRooms } from "../../../src/storage/memberships.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
 import { resyncDrops } from "../../../src/storage/resync-drops.ts";
 import { resyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
-import { deleteResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import type { Sent } from "../../resident/resident.ts";
 import { driveResync } from "../../support/drive-resync.ts";
-import { countRequests, handleWaiting } from "../../support/gap-scene.ts";
-import { completeResync, enterRoom, join, ourUser, resyncUpTo, type EnteredRoom } from "../../support/race-scene.ts";
+import { repairAllBut, withASecondJoin, withHalfAGap, type LackingRoom } from "../../support/lacking-scene.ts";
+import { completeResync, join, ourUser, resyncUpTo } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
 
 const scene = await openScene();
 const { database, resident, sidecar } = scene;
 const { ctx } = sidecar;
 const { pool } = database;
-const quiet = { push: false };
 const TOPIC = stateKeyOf("m.room.topic", "");
-
-/** A room of which one partial event lacks a state that nobody gives. */
-interface LackingRoom extends EnteredRoom {
-  readonly lost: EventId;
-  /** The event that builds on it. */
-  readonly lacking: EventId;
-}
-
-/** Another server's event with one prev_event that we know, and one whose state was told once and is lost since. */
-async function withHalfAGap(): Promise<LackingRoom> {
-  const entered = await enterRoom(scene);
-  const tip = { prevEvents: [...entered.room.extremities] };
-  await resident.sendMessage(entered.room, resident.founder, "known", tip);
-  const topic = { type: "m.room.topic", content: { topic: "lost" } };
-  const { eventId: lost } = await resident.sendState(entered.room, topic, { ...tip, ...quiet });
-  const refusing = resident.trouble({ kind: "refuse", status: 404, at: "get_missing_events" });
-  const { eventId: lacking } = await resident.sendMessage(entered.room, resident.founder, "after half a gap");
-  await handleWaiting(scene, entered);
-  refusing();
-  await deleteResyncStateIds(pool, entered.roomId, lost);
-  return { ...entered, lost, lacking };
-}
-
-/** Bob's join in a room that alice is in, by a server that gives nothing of the gap before it. */
-async function withASecondJoin(): Promise<LackingRoom> {
-  const entered = await enterRoom(scene);
-  const { eventId: lost } = await resident.sendMessage(entered.room, resident.founder, "not for you", quiet);
-  const asked = countRequests(resident.front, "get_missing_events", entered);
-  const refusing = resident.trouble({ kind: "refuse", status: 404, at: "get_missing_events" });
-  const { eventId: lacking } = await join(scene, ctx, entered.room, ourUser(scene, "bob"));
-  await expect.poll(asked).toBe(1);
-  refusing();
-  return { ...entered, lost, lacking };
-}
-
-/** Repairs what can be repaired while nobody gives the lost state. */
-async function repairAllBut({ target, lost }: LackingRoom): Promise<void> {
-  for (;;) {
-    const step = await nextResyncStep(ctx, target);
-    if (step.kind !== "fetch" && step.kind !== "repair") throw new Error(`the resync is at ${step.kind}`);
-    if (step.kind === "repair") await repairEvents(ctx, target, step.eventIds);
-    else if (step.eventIds.every((eventId) => eventId === lost)) return;
-    else {
-      for (const eventId of step.eventIds.filter((id) => id !== lost)) {
-        await fetchMissingState(ctx, { ...target, eventId, server: resident.serverName });
-      }
-    }
-  }
-}
 
 async function drop({ roomId, lacking }: LackingRoom, eventId = lacking): Promise<void> {
   await dropEvent(ctx, { roomId, eventId, by: "root", why: "its server is gone" });
@@ -89,10 +36,10 @@ async function isPartial(eventId: EventId): Promise<boolean> {
 
 describe("an event that lacks a state which nobody gives", () => {
   it("holds up neither our join nor what stands beside it", async () => {
-    const lacking = await withHalfAGap();
+    const lacking = await withHalfAGap(scene);
     const tip = { prevEvents: [lacking.target.joinEventId] };
     const beside = await resident.sendMessage(lacking.room, resident.founder, "beside", tip);
-    await repairAllBut(lacking);
+    await repairAllBut(scene, lacking);
     expect(await isPartial(lacking.target.joinEventId)).toBe(false);
     expect(await isPartial(beside.eventId)).toBe(false);
     expect(await isPartial(lacking.lacking)).toBe(true);
@@ -102,8 +49,8 @@ describe("an event that lacks a state which nobody gives", () => {
 
 describe("dropEvent", () => {
   it("rejects the event by the operator's word, and says so", async () => {
-    const lacking = await withHalfAGap();
-    await repairAllBut(lacking);
+    const lacking = await withHalfAGap(scene);
+    await repairAllBut(scene, lacking);
     await drop(lacking);
     expect(await driveResync(ctx, lacking.roomId, lacking.target.joinEventId)).toBe("completed");
 
@@ -117,8 +64,8 @@ describe("dropEvent", () => {
   });
 
   it("judges what builds on the event by the states after its known prev_events, and goes on from there", async () => {
-    const lacking = await withHalfAGap();
-    await repairAllBut(lacking);
+    const lacking = await withHalfAGap(scene);
+    await repairAllBut(scene, lacking);
     const after = await sendAfter(lacking, "after it");
     await drop(lacking);
     expect(await driveResync(ctx, lacking.roomId, lacking.target.joinEventId)).toBe("completed");
@@ -137,7 +84,7 @@ describe("dropEvent", () => {
   });
 
   it("takes a second join of ours back where none of its prev_events is known, and the user can join again", async () => {
-    const lacking = await withASecondJoin();
+    const lacking = await withASecondJoin(scene);
     const { roomId, target } = lacking;
     const bob = ourUser(scene, "bob");
     const beside = await resident.sendState(
@@ -145,7 +92,7 @@ describe("dropEvent", () => {
       { type: "m.room.topic", content: { topic: "known before it" } },
       { prevEvents: [target.joinEventId] },
     );
-    await repairAllBut(lacking);
+    await repairAllBut(scene, lacking);
     const after = await sendAfter(lacking, "on both");
     expect(await joinedRooms(pool, bob)).toContain(roomId);
     await drop(lacking);
@@ -164,12 +111,12 @@ describe("dropEvent", () => {
   });
 
   it("drops neither our join, nor what lacks nothing, nor anything before our join's state is known", async () => {
-    const lacking = await withHalfAGap();
+    const lacking = await withHalfAGap(scene);
     const { roomId, target } = lacking;
     const notDroppable = { status: 409, errcode: "FASTJOIN.NOT_DROPPABLE" };
     await expect(drop(lacking, target.joinEventId)).rejects.toMatchObject(notDroppable);
     await expect(drop(lacking)).rejects.toMatchObject(notDroppable);
-    await repairAllBut(lacking);
+    await repairAllBut(scene, lacking);
     const after = await sendAfter(lacking, "after it");
     await expect(drop(lacking, after.eventId)).rejects.toMatchObject(notDroppable);
     const notPartial = { status: 409, errcode: "FASTJOIN.NOT_PARTIAL" };
@@ -182,9 +129,9 @@ describe("dropEvent", () => {
   });
 
   it("changes nothing the second time, and leaves nothing behind in a room that is left before its turn", async () => {
-    const lacking = await withHalfAGap();
+    const lacking = await withHalfAGap(scene);
     const { roomId, target } = lacking;
-    await repairAllBut(lacking);
+    await repairAllBut(scene, lacking);
     await drop(lacking);
     await drop(lacking);
     expect(await resyncDrops(pool, roomId)).toHaveLength(1);

@@ -1,12 +1,17 @@
 import { describe, expect, it } from "vitest";
+import { dropEvent } from "../../../../src/rooms/resync/drop-event.ts";
 import { recordCancelled } from "../../../../src/rooms/resync/resync-cancelled.ts";
+import { fetchMissingState } from "../../../../src/rooms/resync/resync-fetch-state.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { repairEvents } from "../../../../src/rooms/resync/resync-repair-events.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { cancelResync, retryResync } from "../../../../src/operator/steer-resync.ts";
 import type { OperatorContext } from "../../../../src/operator/context.ts";
 import { reconcileResyncs } from "../../../../src/rooms/resync/reconcile-resyncs.ts";
+import { loadEvent } from "../../../../src/storage/events.ts";
 import { loadResyncControl } from "../../../../src/storage/resync-control.ts";
-import { AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
+import { AT_ROOM, AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
+import { repairAllBut, withHalfAGap } from "../../../support/lacking-scene.ts";
 import {
   completeResync,
   enterRoom,
@@ -77,6 +82,46 @@ describe("an operator's wish, as the room is declared whole", () => {
     expect(await loadResyncControl(database, roomId)).toBeUndefined();
     await expect(retryResync(ctx, wish)).rejects.toMatchObject({ errcode: "FASTJOIN.NOT_PARTIAL" });
     await expectWhole(scene, entered);
+  });
+});
+
+describe("dropping an event, as the state before it comes after all", () => {
+  it("is refused when the repair came first", async () => {
+    const lacking = await withHalfAGap(scene);
+    const { roomId, target } = lacking;
+    await repairAllBut(scene, lacking);
+    await fetchMissingState(ctx, { ...target, eventId: lacking.lost, server: scene.resident.serverName });
+
+    const lock = await holdStream(database);
+    const repairing = repairEvents(ctx, target, [lacking.lacking]);
+    await untilWaiting(database, AT_STREAM);
+    const wish = { roomId, eventId: lacking.lacking, by: "operator", why: "too late" };
+    const dropping = dropEvent(otherProcess(ctx), wish).catch((error: unknown) => error);
+    await untilWaiting(database, AT_ROOM);
+    await lock.release();
+
+    expect(await repairing).toMatchObject({ count: 1, rejectionsChanged: 0 });
+    expect(await dropping).toMatchObject({ status: 409, errcode: "FASTJOIN.NOT_PARTIAL" });
+    await completeResync(scene, lacking);
+  });
+
+  it("counts when it comes first: the repair rejects the event, state or not", async () => {
+    const lacking = await withHalfAGap(scene);
+    const { roomId, target } = lacking;
+    await repairAllBut(scene, lacking);
+    const other = otherProcess(ctx);
+    const noted = holdAtStatement(other.database, /INSERT INTO resync_drops/, { after: true });
+    const wish = { roomId, eventId: lacking.lacking, by: "operator", why: "a moment before" };
+    const dropping = dropEvent({ ...other, database: noted.database }, wish);
+    await noted.reached;
+    await fetchMissingState(ctx, { ...target, eventId: lacking.lost, server: scene.resident.serverName });
+    const repairing = repairEvents(ctx, target, [lacking.lacking]);
+    await untilWaiting(database, AT_ROOM);
+    noted.release();
+    await dropping;
+
+    expect(await repairing).toMatchObject({ count: 1, rejectionsChanged: 1 });
+    expect((await loadEvent(database.pool, lacking.lacking))?.rejection).toContain("operator.dropped: ");
   });
 });
 

@@ -84,6 +84,8 @@ describe("two workers at one room", () => {
 
     expect(await first).toMatchObject({ kind: "completed" });
     expect(await second).toEqual({ kind: "superseded" });
+    // As the second would be told, or the first, had it been killed before it could report.
+    expect(await stepAfter(scene, target)).toBe("completed");
     expect((await streamOf(roomId)).rooms).toBe(1);
     await expectWhole(scene, entered);
   });
@@ -160,6 +162,7 @@ describe("a leave, as the last event is repaired", () => {
     await untilLeft(roomId);
     await expectWhole(scene, entered);
     expect(await joinedRooms(pool, sidecar.userId)).not.toContain(roomId);
+    expect(await stepAfter(scene, target)).toBe("completed");
   });
 });
 
@@ -241,6 +244,18 @@ describe("an older join's resync, as the room is joined again", () => {
 });
 
 describe("giving a room up", () => {
+  it("is told again to whoever was killed before it could report it, though the room was joined in full since", async () => {
+    const { room, roomId, target } = await enterRoom(scene);
+    await leaveRoom(sidecar.ctx, { userId: sidecar.userId, roomId });
+    await untilLeft(roomId);
+    expect(await stepAfter(scene, target)).toBe("left");
+    expect(await stepAfter(scene, target)).toBe("left");
+    const full = resident.trouble({ kind: "full-join" });
+    expect(await join(scene, sidecar.ctx, room)).toMatchObject({ partial: false });
+    full();
+    expect(await stepAfter(scene, target)).toBe("left");
+  });
+
   it("is taken back by a second user's join that is stored first", async () => {
     const { room, roomId, target } = await enterRoom(scene);
     const bob = ourUser(scene, "bob");
