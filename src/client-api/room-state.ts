@@ -24,12 +24,10 @@ export const roomStateRoutes = [
     return enumQuery(request, "format", ["content", "event"]) === "event" ? event : event.content;
   }),
   userRoute("PUT /_matrix/client/v3/rooms/:roomId/state/:eventType{/:stateKey}", async (ctx, request) => {
-    const eventId = await setState(ctx, {
-      roomId: roomIdParam(request),
-      sender: request.requester.userId,
-      ...keyParams(request),
-      content: parseBody(request, jsonObject),
-    });
+    const roomId = roomIdParam(request);
+    const content = parseBody(request, jsonObject);
+    const change = { roomId, sender: request.requester.userId, ...keyParams(request), content, signal: request.signal };
+    const eventId = await waitOrExplain(ctx, roomId, async () => setState(ctx, change));
     return { event_id: eventId };
   }),
 ];

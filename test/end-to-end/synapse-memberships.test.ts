@@ -111,12 +111,15 @@ describe("what we make from partial state is accepted by a real Synapse", () => 
       return member?.["displayname"] === displayname ? true : undefined;
     });
 
-    // One of whom we know nothing, and one whose membership their message has named.
-    await alice.ok("POST", at(roomId, "kick"), { body: { user_id: quiet.userId } });
-    await untilMembership(roomId, quiet.userId, "leave");
+    // One whose membership their message has named; and one of whom we know nothing, so that it waits.
     await alice.ok("POST", at(roomId, "ban"), { body: { user_id: talker.userId, reason: "rude" } });
     await untilMembership(roomId, talker.userId, "ban");
+    const kick = { body: { user_id: quiet.userId } };
+    const early = await alice.call("POST", at(roomId, "kick"), kick);
+    expect(early).toMatchObject({ status: 503, body: { errcode: "FASTJOIN.PARTIAL_STATE" } });
     await agree(roomId);
+    await alice.ok("POST", at(roomId, "kick"), kick);
+    await untilMembership(roomId, quiet.userId, "leave");
   });
 
   it("bans one of whom we know nothing", async () => {

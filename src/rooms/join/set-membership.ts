@@ -6,7 +6,9 @@ import { currentStreamPosition, localMembershipsAt } from "../../storage/streams
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { createMembershipEvent } from "../send/create-membership-event.ts";
+import type { ReadContext } from "../read/full-state-wait.ts";
 import { inviteUser } from "../send/invite-user.ts";
+import { untilStandingIsSure } from "../send/until-standing-is-sure.ts";
 import { joinRoom } from "./join-room.ts";
 import { knockOnRoom } from "./knock-room.ts";
 import { leaveRoom } from "./leave-room.ts";
@@ -18,16 +20,19 @@ export interface MembershipToSet {
   readonly target: string;
   /** `membership` included. */
   readonly content: JsonObject;
+  /** Ends the wait for the full state. */
+  readonly signal?: AbortSignal;
 }
 
 /**
  * Sets a membership the way state is set. What needs another server then asks it: a join of a room that we know in
  * part is not made up here (the user may be banned without our knowing), nor is another server's user invited without
- * that server. A joined user's change of name is a local event.
+ * that server. A joined user's change of name is a local event. To remove somebody is to lift their ban if they have one:
+ * it waits until that is known.
  *
- * @throws MatrixError as joinRoom, knockOnRoom, inviteUser, leaveRoom and createEvent
+ * @throws FullStateMissing; MatrixError as joinRoom, knockOnRoom, inviteUser, leaveRoom and createEvent
  */
-export async function setMembership(ctx: RoomsContext, asked: MembershipToSet): Promise<EventId> {
+export async function setMembership(ctx: ReadContext, asked: MembershipToSet): Promise<EventId> {
   const { roomId, sender, target } = asked;
   const content = unvouched(asked.content);
   if (!isUserId(target)) {
@@ -37,6 +42,7 @@ export async function setMembership(ctx: RoomsContext, asked: MembershipToSet): 
   const reason = typeof given === "string" ? { reason: given } : {};
   if (sender !== target) {
     const isInvite = membership === "invite" && serverNameOf(target) !== ctx.serverName;
+    if (membership === "leave") await untilStandingIsSure(ctx, { ...asked, target });
     if (!isInvite) return await createMembershipEvent(ctx, { roomId, sender, target, content });
     await inviteUser(ctx, { roomId, sender, target, content });
     return await standing(ctx, roomId, target);

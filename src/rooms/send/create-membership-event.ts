@@ -1,7 +1,11 @@
+import { MatrixError } from "../../federation-api/matrix-error.ts";
 import { serverNameOf, type EventId, type RoomId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
+import type { Connection } from "../../storage/database.ts";
+import { loadMemberships } from "../../storage/member-events.ts";
 import { membershipOf, type Member } from "../../storage/memberships.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
+import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 
@@ -11,6 +15,8 @@ export interface MembershipOfAnother {
   readonly target: UserId;
   /** `membership` included. */
   readonly content: JsonObject;
+  /** Refused where the target is banned by the time that it is made: a kick must not lift a ban. */
+  readonly keepsBan?: boolean;
 }
 
 /**
@@ -20,10 +26,11 @@ export interface MembershipOfAnother {
  * @throws MatrixError as createEvent
  */
 export async function createMembershipEvent(ctx: RoomsContext, change: MembershipOfAnother): Promise<EventId> {
-  const { roomId, sender, target, content } = change;
+  const { roomId, sender, target, content, keepsBan = false } = change;
   const server = serverOutside(ctx, target, await membershipOf(ctx.database.pool, roomId, target));
   const draft = { roomId, sender, type: "m.room.member", stateKey: target, content };
-  const event = await createEvent(ctx, draft, async (tx, { eventId, streamId }) => {
+  const event = await createEvent(ctx, draft, async (tx, { eventId, streamId, stateBefore }) => {
+    if (keepsBan) await requireNoBan(tx, target, stateBefore);
     if (server === undefined || streamId === null) return;
     await addToOutbox(tx, { eventId, streamId, destinations: [server] });
   });
@@ -35,4 +42,10 @@ function serverOutside(ctx: RoomsContext, target: UserId, before: Member | undef
   const server = serverNameOf(target);
   if (server === ctx.serverName) return undefined;
   return before === undefined || before.membership === "invite" || before.membership === "knock" ? server : undefined;
+}
+
+async function requireNoBan(tx: Connection, target: UserId, stateBefore: bigint | null): Promise<void> {
+  const before = stateBefore === null ? undefined : await lookUpInSnapshot(tx, stateBefore, "m.room.member", target);
+  if (before === undefined || (await loadMemberships(tx, [before])).get(before) !== "ban") return;
+  throw new MatrixError(403, "M_FORBIDDEN", `${target} is banned from the room`);
 }

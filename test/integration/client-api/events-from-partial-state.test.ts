@@ -4,7 +4,7 @@ import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { partialEventIds, partialRoom } from "../../../src/storage/partial-state.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
-import { startLoopbackClientApi } from "../../support/loopback-client.ts";
+import { startLoopbackClientApi, type ClientAnswer, type TestClient } from "../../support/loopback-client.ts";
 import { empower, openClientScene, remoteUsers, type EnteredRoom } from "../../support/client-scene.ts";
 
 const progress = { phase: "fetching", partialEvents: 3, idsLeft: 40, servers: [] };
@@ -13,8 +13,15 @@ const scene = await openClientScene({
   client: { fullStateWaitMs: 300, resyncProgress: async () => progress },
 });
 const { resident, sidecar, database, enter } = scene;
+const patient = await startLoopbackClientApi(database, { ...sidecar.ctx, fullStateWaitMs: 20_000 });
 const key = encodeURIComponent;
 const MODERATOR = { power: 50 };
+
+/** The same client at a server that waits for longer. */
+function patientFor({ accessToken }: TestClient): TestClient["call"] {
+  return async (method, path, options = {}) =>
+    patient.call(method, path, { ...options, query: { ...options.query, access_token: accessToken } });
+}
 
 /** The resident has the event, and it moves the room on: neither rejected nor soft-failed. */
 async function takenIn(room: HostedRoom, eventId: EventId): Promise<void> {
@@ -122,17 +129,14 @@ describe("an event made from partial state is taken in by the resident", () => {
   });
 });
 
-describe.each([
-  { action: "kick", membership: "leave" },
-  { action: "ban", membership: "ban" },
-] as const)("a $action of another server's member whose membership we lack", ({ action, membership }) => {
+describe("a ban of another server's member whose membership we lack", () => {
   it("is taken in by the resident", async () => {
     const entered = await enter(MODERATOR);
     const { room, client, at } = entered;
     const [target] = remoteUsers(resident, room, "join").slice(5) as [UserId];
     const former = resident.fullState(room).get(stateKeyOf("m.room.member", target));
-    await client.ok("POST", at(action), { body: { user_id: target, reason: "spam" } });
-    const eventId = await takenMembership(room, target, membership);
+    await client.ok("POST", at("ban"), { body: { user_id: target, reason: "spam" } });
+    const eventId = await takenMembership(room, target, "ban");
     expect(authEventsOf(room, eventId)).not.toContain(former);
     await endsAsTheResident(entered, eventId);
   });
@@ -143,19 +147,117 @@ describe.each([
     const [target] = remoteUsers(resident, room, "join").slice(5) as [UserId];
     const former = resident.fullState(room).get(stateKeyOf("m.room.member", target));
     await resident.sendMessage(room, target, "buy this");
-    await client.ok("POST", at(action), { body: { user_id: target } });
-    const eventId = await takenMembership(room, target, membership);
+    await client.ok("POST", at("ban"), { body: { user_id: target } });
+    const eventId = await takenMembership(room, target, "ban");
     expect(authEventsOf(room, eventId)).toContain(former);
     await endsAsTheResident(entered, eventId);
   });
+});
+
+describe.each([
+  ["as a kick", (target: UserId) => ({ method: "POST", path: "kick", body: { user_id: target } })],
+  [
+    "as state",
+    (target: UserId) => ({
+      method: "PUT",
+      path: `state/m.room.member/${key(target)}`,
+      body: { membership: "leave" },
+    }),
+  ],
+] as const)("a kick of another server's member whose membership we lack, %s", (_how, asked) => {
+  const kick = async ({ at }: EnteredRoom, target: UserId, call: TestClient["call"]): Promise<ClientAnswer> => {
+    const { method, path, body } = asked(target);
+    return await call(method, at(path), { body });
+  };
+
+  it("waits for the full state, then says what is missing and when to retry", async () => {
+    const entered = await enter(MODERATOR);
+    const { room, client } = entered;
+    const [target] = remoteUsers(resident, room, "join").slice(5) as [UserId];
+    // That they speak proves nothing: a banned user's server may have them speak on top of what was before the ban.
+    await resident.sendMessage(room, target, "buy this");
+    const answer = await kick(entered, target, client.call);
+    expect(answer).toMatchObject({ status: 503 });
+    expect(answer.body).toMatchObject({ errcode: "FASTJOIN.PARTIAL_STATE", retry_after_ms: 5000, progress });
+    expect(resident.membership(room, target)).toBe("join");
+  });
+
+  it("is made as soon as the state is full", async () => {
+    const entered = await enter(MODERATOR);
+    const { room, client, complete } = entered;
+    const [target] = remoteUsers(resident, room, "join").slice(5) as [UserId];
+    const waiting = kick(entered, target, patientFor(client));
+    await complete();
+    expect(await waiting).toMatchObject({ status: 200 });
+    const eventId = await takenMembership(room, target, "leave");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+    expect(await partialEventIds(database.pool, [eventId])).toEqual(new Set());
+  });
 
   it("is refused at once where the target has as much power", async () => {
-    const { room, client, at } = await enter(MODERATOR);
+    const entered = await enter(MODERATOR);
+    const { room, client } = entered;
     const rival = `@member-00001:${remoteUsers(resident, room, "join")[0]?.split(":")[1]}` as const;
     expect(resident.membership(room, rival)).toBe("join");
     await empower(resident, room, { [rival]: 50 });
-    const answer = await client.call("POST", at(action), { body: { user_id: rival } });
+    const answer = await kick(entered, rival, client.call);
     expect(answer).toMatchObject({ status: 403, body: { errcode: "M_FORBIDDEN" } });
+  });
+
+  it("is made at once of whom somebody has invited since, as of a user of ours", async () => {
+    const entered = await enter(MODERATOR);
+    const { room, client } = entered;
+    const guest: UserId = `@guest:${resident.fronts[1]?.serverName}`;
+    await resident.send(room, {
+      sender: resident.founder,
+      type: "m.room.member",
+      stateKey: guest,
+      content: { membership: "invite" },
+    });
+    const local = await scene.aUser();
+    await scene.joinVia(local, room);
+    for (const target of [guest, local.userId]) {
+      expect(await kick(entered, target, client.call)).toMatchObject({ status: 200 });
+      await takenMembership(room, target, "leave");
+    }
+    expect(await partialRoom(database.pool, room.roomId)).toBeDefined();
+    await entered.complete();
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("a kick of somebody who was banned before we joined", () => {
+  it("lifts no ban: it is refused once that is known", async () => {
+    const entered = await enter(MODERATOR);
+    const { room, client, at, complete } = entered;
+    const [banned] = remoteUsers(resident, room, "ban") as [UserId];
+    const waiting = patientFor(client)("POST", at("kick"), { body: { user_id: banned } });
+    await complete();
+    expect(await waiting).toMatchObject({ status: 403, body: { errcode: "M_FORBIDDEN" } });
+    expect(resident.membership(room, banned)).toBe("ban");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("lifts none either where their server has them join again as if there were no ban", async () => {
+    const entered = await enter(MODERATOR);
+    const { room, client, at, complete } = entered;
+    const [banned] = remoteUsers(resident, room, "ban") as [UserId];
+    const state = resident.fullState(room);
+    const ban = state.get(stateKeyOf("m.room.member", banned)) ?? "$none";
+    const joined = authEventsOf(room, ban).filter((id) => room.events.get(id)?.event.pdu.state_key === banned);
+    const others = ["m.room.create", "m.room.power_levels", "m.room.join_rules"].flatMap(
+      (type) => state.get(stateKeyOf(type, "")) ?? [],
+    );
+    const member = { sender: banned, type: "m.room.member", stateKey: banned } as const;
+    const draft = { ...member, content: { membership: "join", displayname: "Me again" } };
+    const again = await resident.send(room, draft, { authEvents: [...others, ...joined], evenIfRejected: true });
+    expect((await sidecar.currentState(room.roomId)).get(stateKeyOf("m.room.member", banned))).toBe(again.eventId);
+
+    const waiting = patientFor(client)("POST", at("kick"), { body: { user_id: banned } });
+    await complete();
+    expect(await waiting).toMatchObject({ status: 403, body: { errcode: "M_FORBIDDEN" } });
+    expect(resident.membership(room, banned)).toBe("ban");
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
   });
 });
 
@@ -182,10 +284,8 @@ describe("an unban of somebody whose membership we lack", () => {
 
   it("goes on as soon as the state is full", async () => {
     const { room, client, at, complete } = await enter(MODERATOR);
-    const patient = await startLoopbackClientApi(database, { ...sidecar.ctx, fullStateWaitMs: 20_000 });
     const [banned] = remoteUsers(resident, room, "ban") as [UserId];
-    const query = { access_token: client.accessToken };
-    const waiting = patient.call("POST", at("unban"), { body: { user_id: banned }, query });
+    const waiting = patientFor(client)("POST", at("unban"), { body: { user_id: banned } });
     await complete();
     expect((await waiting).status).toBe(200);
     await takenMembership(room, banned, "leave");
