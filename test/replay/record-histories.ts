@@ -11,6 +11,7 @@ if (version === undefined || !/^\d+$/.test(version)) throw new Error("usage: rec
 
 const FETCH = { kind: "fetch", eventIds: ["$prev"], ofJoin: ["$prev"], partialEvents: 1 } as const;
 const REPAIR = { kind: "repair", eventIds: ["$join"], partialEvents: 1 } as const;
+const UNKNOWN = { kind: "failed", cause: "unknown-event", detail: "404 M_NOT_FOUND" } as const;
 const UNREACHABLE = { kind: "failed", cause: "unreachable", detail: "no route" } as const;
 
 const theater = await openWorkflowTheater();
@@ -42,6 +43,19 @@ try {
       await handle.signal(retrySignal);
     },
   );
+  const both = { kind: "fetch", eventIds: ["$prev", "$lost"], ofJoin: ["$prev"], partialEvents: 2 } as const;
+  const turns: Story = {
+    steps: [both],
+    servers: ["a", "b"],
+    ask: (server, attempt, eventId) => {
+      if (eventId === "$lost") return attempt > 4 ? { kind: "complete" } : UNKNOWN;
+      if (server === "a") return UNKNOWN;
+      turns.steps.splice(0, 1, { ...both, eventIds: ["$prev"] }, REPAIR, { ...both, eventIds: ["$lost"], ofJoin: [] });
+      return { kind: "complete" };
+    },
+  };
+  await record("two-states-by-turns", turns);
+  await record("its-report-lost", { steps: [REPAIR], servers: [], ask: () => UNREACHABLE, losesReport: true });
   await record("cancelled", { steps: [FETCH], servers: ["a"], ask: () => UNREACHABLE }, async (handle) => {
     await theater.environment.sleep("1s");
     await handle.cancel();
