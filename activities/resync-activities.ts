@@ -1,15 +1,12 @@
-import { FederationFailure } from "../src/federation-client/failures.ts";
 import type { EventId, RoomId } from "../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../src/rooms/context.ts";
 import { recordCancelled } from "../src/rooms/resync/resync-cancelled.ts";
-import { fetchMissingState } from "../src/rooms/resync/resync-fetch-state.ts";
 import { finishResync, type ResyncFinished } from "../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../src/rooms/resync/resync-next-step.ts";
 import { repairEvents, type EventsRepaired } from "../src/rooms/resync/resync-repair-events.ts";
 import { serversForResync } from "../src/rooms/resync/resync-servers.ts";
-import type { ServerFault } from "../workflows/contract.ts";
-import { faultOf } from "./failures.ts";
 import { acting } from "./acting.ts";
+import { fetchOutcome, type FetchOutcome } from "./fetch-outcome.ts";
 import { createIdsLeftReporter } from "./report-ids-left.ts";
 
 /** As workflows carry it. */
@@ -17,17 +14,6 @@ export interface ActivityTarget {
   readonly roomId: string;
   readonly joinEventId: string;
 }
-
-export type FetchOutcome =
-  | { readonly kind: "complete" }
-  | { readonly kind: "superseded" }
-  | {
-      readonly kind: "failed";
-      readonly cause: ServerFault;
-      readonly detail: string;
-      readonly idsLeft?: number;
-      readonly retryAfterMs?: number;
-    };
 
 /** The resync's steps. Each does one batch, may be repeated, and stores what it has done before it returns. */
 export function createResyncActivities(ctx: RoomsContext) {
@@ -44,28 +30,14 @@ export function createResyncActivities(ctx: RoomsContext) {
       input: ActivityTarget & { readonly eventId: string; readonly server: string },
     ): Promise<FetchOutcome> {
       const report = createIdsLeftReporter();
-      try {
-        return await acting(ctx, "report a fetched state", async (signal, note) => {
-          const request = { ...targetOf(input), eventId: input.eventId as EventId, server: input.server, signal };
-          const onProgress = (idsLeft: number): void => {
-            note({ idsLeft });
-            report(idsLeft);
-          };
-          const fetched = await fetchMissingState(ctx, { ...request, onProgress });
-          if (fetched.kind !== "incomplete") return fetched;
-          return {
-            kind: "failed",
-            cause: fetched.provedFalse ? "invalid-data" : "unknown-event",
-            detail: fetched.reason,
-            idsLeft: fetched.idsLeft,
-          };
-        });
-      } catch (error) {
-        if (!(error instanceof FederationFailure)) throw error;
-        ctx.logger.info({ err: error, roomId: input.roomId }, "a server could not help the resync");
-        const wait = error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs };
-        return { kind: "failed", cause: faultOf(error), detail: error.reason, ...wait };
-      }
+      return await acting(ctx, "report a fetched state", async (signal, note) => {
+        const onProgress = (idsLeft: number): void => {
+          note({ idsLeft });
+          report(idsLeft);
+        };
+        const eventId = input.eventId as EventId;
+        return await fetchOutcome(ctx, { ...targetOf(input), eventId, server: input.server, signal, onProgress });
+      });
     },
 
     async repairEvents(input: ActivityTarget & { readonly eventIds: readonly string[] }): Promise<EventsRepaired> {

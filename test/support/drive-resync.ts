@@ -1,9 +1,6 @@
-import type { FetchOutcome } from "../../activities/resync-activities.ts";
-import { faultOf } from "../../activities/failures.ts";
-import { FederationFailure } from "../../src/federation-client/failures.ts";
-import type { EventId, RoomId, ServerName } from "../../src/matrix/identifiers.ts";
+import { fetchOutcome } from "../../activities/fetch-outcome.ts";
+import type { EventId, RoomId } from "../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../src/rooms/context.ts";
-import { fetchMissingState } from "../../src/rooms/resync/resync-fetch-state.ts";
 import { finishResync } from "../../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../../src/rooms/resync/resync-next-step.ts";
 import { repairEvents } from "../../src/rooms/resync/resync-repair-events.ts";
@@ -52,24 +49,9 @@ export async function driveResync(
 async function fetchFromAny(ctx: RoomsContext, target: ResyncTarget, eventId: EventId): Promise<void> {
   const failures: string[] = [];
   for (const server of await serversForResync(ctx, target)) {
-    const outcome = await fetchFrom(ctx, target, { eventId, server });
+    const outcome = await fetchOutcome(ctx, { ...target, eventId, server });
     if (outcome.kind !== "failed") return;
     failures.push(`${server}: ${outcome.cause}: ${outcome.detail}`);
   }
   throw new Error(`no server had the state at ${eventId}: ${failures.join("; ")}`);
-}
-
-async function fetchFrom(
-  ctx: RoomsContext,
-  target: ResyncTarget,
-  from: { readonly eventId: EventId; readonly server: ServerName },
-): Promise<FetchOutcome> {
-  try {
-    const fetched = await fetchMissingState(ctx, { ...target, ...from });
-    if (fetched.kind !== "incomplete") return fetched;
-    return { kind: "failed", cause: fetched.provedFalse ? "invalid-data" : "unknown-event", detail: fetched.reason };
-  } catch (error) {
-    if (!(error instanceof FederationFailure)) throw error;
-    return { kind: "failed", cause: faultOf(error), detail: error.reason };
-  }
 }

@@ -11,7 +11,7 @@ import {
   type WorkflowBundleWithSourceMap,
 } from "@temporalio/worker";
 import type { Activities } from "../../activities/index.ts";
-import type { FetchOutcome } from "../../activities/resync-activities.ts";
+import type { FetchOutcome } from "../../activities/fetch-outcome.ts";
 import {
   MATRIX_ROOM_ID,
   PARTIAL_EVENTS,

@@ -1,6 +1,6 @@
 import { authTypesFor } from "../../matrix/authorization/auth-types.ts";
 import { isStateEvent, type Event } from "../../matrix/event.ts";
-import type { EventId, RoomId } from "../../matrix/identifiers.ts";
+import { isUserId, serverNameOf, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { splitStateKey, stateKeyOf, type StateKey } from "../../matrix/state.ts";
 import type { RoomsContext } from "../context.ts";
@@ -43,6 +43,12 @@ export function reportLeftOut(ctx: RoomsContext, roomId: RoomId, { dropped, unde
   const count = dropped.length + undecided.length;
   const reason = `left out of a send_join answer: ${dropped[0]?.reason ?? "auth events are missing"}`;
   reportLostEvents(ctx, { loss: "join-answer", roomId, eventIds, count, reason });
+}
+
+/** Who answers for a room is in it, so that a state without members of theirs is not the whole of it. */
+export function isJoinedAt(server: ServerName, { pdu }: Event): boolean {
+  if (pdu.type !== "m.room.member" || !isUserId(pdu.state_key)) return false;
+  return pdu.content["membership"] === "join" && serverNameOf(pdu.state_key) === server;
 }
 
 /** By any state key: no second one of whatever form. */

@@ -14,6 +14,7 @@ import {
   checkCreateEvents,
   checkJudges,
   isCreate,
+  isJoinedAt,
   judgesOf,
   noteJudge,
   reportLeftOut,
@@ -74,7 +75,7 @@ export async function sendJoin(
   const refuse: Fail = (reason) => {
     throw new FederationFailure({ kind: "bad-response", server, reason: `its send_join answer ${reason}` });
   };
-  const parts = takeParts(ctx, { roomId, ours, rules }, refuse);
+  const parts = takeParts(ctx, { server, roomId, ours, rules }, refuse);
   const onEvent: OnEvent = (kind, pdu) => parts.add(kind, pdu);
   const call = { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent };
   const summary = await atStep(ctx, "send a join", () =>
@@ -83,6 +84,7 @@ export async function sendJoin(
   const { result, told } = await parts.settle();
   checkCreateEvents({ ...told, roomId, rules, result }, refuse);
   checkJudges(told.judges, result, refuse);
+  if (!summary.membersOmitted && !told.ofResident) refuse("is said to be whole, and has no member of its own server");
   reportLeftOut(ctx, roomId, result);
   return {
     server,
@@ -107,21 +109,25 @@ interface ToldEvents {
   readonly creates: readonly AuthorizedOutlier[];
   readonly stateIds: readonly EventId[];
   readonly unreadableState: number;
+  /** Somebody of the answering server, which must be in the room, is joined. */
+  readonly ofResident: boolean;
   readonly judges: Judges;
 }
 
 interface JoinMade {
+  readonly server: ServerName;
   readonly roomId: RoomId;
   readonly ours: Event;
   readonly rules: RoomVersionRules;
 }
 
-function takeParts(ctx: RoomsContext, { roomId, ours, rules }: JoinMade, refuse: Fail): AnswerParts {
+function takeParts(ctx: RoomsContext, { server, roomId, ours, rules }: JoinMade, refuse: Fail): AnswerParts {
   const outliers: AuthorizedOutlier[] = [];
   const judges = judgesOf(ours, rules);
   const creates = new Map<EventId, AuthorizedOutlier>();
   const stateIds: EventId[] = [];
   let unreadableState = 0;
+  let ofResident = false;
   let weight = 0;
   const intake = createOutlierIntake(ctx, {
     roomId,
@@ -150,13 +156,17 @@ function takeParts(ctx: RoomsContext, { roomId, ours, rules }: JoinMade, refuse:
       if (verdict?.ok === true) {
         stateIds.push(verdict.event.eventId);
         noteJudge(judges, verdict.event);
+        ofResident ||= isJoinedAt(server, verdict.event);
       }
       if (verdict?.ok === false) unreadableState += 1;
       await intake.add(pdu);
     },
     async settle() {
       const result = await intake.settle();
-      return { result, told: { outliers, creates: [...creates.values()], stateIds, unreadableState, judges } };
+      return {
+        result,
+        told: { outliers, creates: [...creates.values()], stateIds, unreadableState, ofResident, judges },
+      };
     },
   };
 }

@@ -7,7 +7,7 @@ import { MockActivityEnvironment } from "@temporalio/testing";
 import pino from "pino";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createResyncActivities } from "../../../activities/resync-activities.ts";
-import type { FetchOutcome } from "../../../activities/resync-activities.ts";
+import type { FetchOutcome } from "../../../activities/fetch-outcome.ts";
 import type { CallOptions, FederationClient } from "../../../src/federation-client/client.ts";
 import type { RoomsContext } from "../../../src/rooms/context.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
