@@ -31,6 +31,10 @@ export interface InProcessSidecar {
   currentState(roomId: RoomId): Promise<ReadonlyMap<StateKey, EventId>>;
   /** As if the process had ended and another had begun: nothing is left but the database. Nothing is delivered then. */
   restart(database: Database): Promise<void>;
+  /** Until {@link listen} no other server reaches us; what we ask and send goes out as ever. */
+  stopListening(): Promise<void>;
+  /** Listens again, on the port of our name. */
+  listen(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -48,8 +52,8 @@ export async function startInProcessSidecar(
 ): Promise<InProcessSidecar> {
   let app: RequestListener = (_request, response) => void response.writeHead(503).end();
   const server = createServer(await loopbackCertificate(), (request, response) => app(request, response));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const serverName = `localhost:${(server.address() as AddressInfo).port}`;
+  const port = await listening(server, 0);
+  const serverName = `localhost:${port}`;
   const identity: Identity = { serverName, signingKey: signingKeyFromSeed("ed25519:test", randomBytes(32)) };
   const wanted: InProcessSidecar["wanted"] = [];
   const woken: RoomId[] = [];
@@ -70,6 +74,8 @@ export async function startInProcessSidecar(
       ctx = contextOf(restarted, identity, { ...options, wanted, woken });
       app = createFederationApp(ctx);
     },
+    stopListening: () => closed(server),
+    listen: async () => void (await listening(server, port)),
     currentState: async (roomId) => {
       const room = await loadRoom(database.pool, roomId);
       if (room?.currentSnapshotId == null) throw new Error(`${roomId} has no current state`);
@@ -126,6 +132,13 @@ function contextOf(
 async function onlyLocalhost(hostname: string): Promise<readonly LookupAddress[]> {
   if (hostname === "localhost") return [{ address: "127.0.0.1", family: 4 }];
   throw Object.assign(new Error(`${hostname} has no address`), { code: "ENOTFOUND" });
+}
+
+async function listening(server: Server, port: number): Promise<number> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject).listen(port, "127.0.0.1", resolve);
+  });
+  return (server.address() as AddressInfo).port;
 }
 
 async function closed(server: Server): Promise<void> {

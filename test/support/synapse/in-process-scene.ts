@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import type { RoomId } from "../../../src/matrix/identifiers.ts";
+import type { JsonObject } from "../../../src/matrix/json.ts";
 import { openTestDatabase } from "../database.ts";
 import { driveResync } from "../drive-resync.ts";
 import { startInProcessSidecar, type InProcessSidecar } from "../in-process-sidecar.ts";
@@ -18,11 +19,18 @@ export interface InProcessSynapseScene {
   complete(roomId: RoomId): Promise<void>;
 }
 
-export async function openInProcessSynapseScene(): Promise<InProcessSynapseScene> {
+/** A real Synapse, until the file's tests are over. */
+export async function openSynapse(overrides: JsonObject = {}): Promise<Synapse> {
   const dataDir = await mkdtemp(join(tmpdir(), "fastjoin-synapse-"));
   afterAll(() => rm(dataDir, { recursive: true, force: true }));
-  const synapse = await startSynapse({ dataDir });
+  const synapse = await startSynapse({ dataDir, overrides });
   afterAll(() => synapse.stop(), 60_000);
+  return synapse;
+}
+
+/** @param overrides of Synapse's settings, by their names at the top level of `homeserver.yaml` */
+export async function openInProcessSynapseScene(overrides: JsonObject = {}): Promise<InProcessSynapseScene> {
+  const synapse = await openSynapse(overrides);
   const database = await openTestDatabase();
   const sidecar = await startInProcessSidecar(database);
   afterAll(() => sidecar.close());
