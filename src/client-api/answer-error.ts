@@ -1,5 +1,6 @@
 import type { ErrorRequestHandler, Request, Response } from "express";
 import type { Logger } from "pino";
+import { discardBody } from "../federation-api/discard-body.ts";
 import { MatrixError, matrixErrorBody } from "../federation-api/matrix-error.ts";
 import { FederationFailure } from "../federation-client/failures.ts";
 import { sendJson } from "./send-json.ts";
@@ -20,9 +21,8 @@ export function answerError(logger: Logger): ErrorRequestHandler {
     if (!expected) {
       logger.error({ err: error, method: request.method, path: request.path }, "a client request failed");
     }
-    // What is still to come of the body is not worth waiting for.
-    if (!request.complete && !response.headersSent) response.set("Connection", "close");
     sendMatrixError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
+    discardBody(request);
   };
 }
 

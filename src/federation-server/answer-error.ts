@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ErrorRequestHandler, Request, Response } from "express";
 import type { Logger } from "pino";
+import { discardBody } from "../federation-api/discard-body.ts";
 import { MatrixError, matrixErrorBody } from "../federation-api/matrix-error.ts";
 import { stringifyJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
@@ -37,9 +38,8 @@ export function answerError(logger: Logger): ErrorRequestHandler {
       logger.error({ err: error, method: request.method, path: request.path }, "a federation request failed");
     }
     if (response.headersSent) response.destroy();
-    // What is still to come of the body is not worth waiting for.
-    else if (!request.complete) response.set("Connection", "close");
     sendError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
+    discardBody(request);
   };
 }
 
