@@ -47,6 +47,7 @@ export const STEPS = [
   "report a fetched state",
   "repair events",
   "report repaired events",
+  "write members ahead",
   "finish a resync",
   "report a finished resync",
   "give up a room that was left",

@@ -34,17 +34,60 @@ export async function applyMembershipChanges(
   if (present.length === 0) return;
   await execute(
     tx,
-    `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
-     SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
-     ON CONFLICT (room_id, user_id) DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id
+    `${INSERT_MEMBERS} ON CONFLICT (room_id, user_id)
+     DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id
      WHERE current_memberships.event_id <> EXCLUDED.event_id`,
-    [
-      roomId,
-      present.map((member) => member.userId),
-      present.map((member) => serverNameOf(member.userId) ?? ""),
-      present.map((member) => member.membership),
-      present.map((member) => member.eventId),
-    ],
+    columnsOf(roomId, present),
+  );
+}
+
+const INSERT_MEMBERS = `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
+  SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])`;
+
+function columnsOf(roomId: RoomId, present: readonly Member[]): readonly unknown[] {
+  // Who writes the same members at the same time waits for us, or we for them; in one order, never both.
+  const sorted = present.toSorted((a, b) => (a.userId < b.userId ? -1 : 1));
+  return [
+    roomId,
+    sorted.map((member) => member.userId),
+    sorted.map((member) => serverNameOf(member.userId) ?? ""),
+    sorted.map((member) => member.membership),
+    sorted.map((member) => member.eventId),
+  ];
+}
+
+/**
+ * Writes members of whom nothing is known yet; others stay as they are.
+ *
+ * @returns those who stand there now as they are given
+ */
+export async function addUnknownMembers(
+  tx: Connection,
+  roomId: RoomId,
+  present: readonly Member[],
+): Promise<readonly UserId[]> {
+  await execute(tx, `${INSERT_MEMBERS} ON CONFLICT (room_id, user_id) DO NOTHING`, columnsOf(roomId, present));
+  const rows = await queryRows<{ userId: UserId }>(
+    tx,
+    `SELECT user_id AS "userId" FROM current_memberships
+     JOIN unnest($2::text[], $3::text[]) AS given (user_id, event_id) USING (user_id, event_id) WHERE room_id = $1`,
+    [roomId, present.map((member) => member.userId), present.map((member) => member.eventId)],
+  );
+  return rows.map((row) => row.userId);
+}
+
+/** Takes away all members whom the room's current state does not have. */
+export async function keepMembersOfCurrentState(tx: Connection, roomId: RoomId): Promise<void> {
+  await execute(
+    tx,
+    `WITH RECURSIVE chain (snapshot_id) AS (
+       SELECT current_snapshot_id FROM rooms WHERE room_id = $1
+       UNION ALL
+       SELECT parent_id FROM state_snapshots JOIN chain USING (snapshot_id) WHERE parent_id IS NOT NULL)
+     DELETE FROM current_memberships member WHERE room_id = $1 AND NOT EXISTS (
+       SELECT 1 FROM state_snapshot_entries entry WHERE entry.snapshot_id IN (SELECT snapshot_id FROM chain)
+         AND entry.type = 'm.room.member' AND entry.state_key = member.user_id AND entry.event_id = member.event_id)`,
+    [roomId],
   );
 }
 
@@ -66,10 +109,29 @@ export async function localJoinedMembers(
 export async function joinedServers(c: Connection, roomId: RoomId): Promise<ServerName[]> {
   const rows = await queryRows<{ name: ServerName }>(
     c,
-    `SELECT DISTINCT server_name AS name FROM current_memberships WHERE room_id = $1 AND membership = 'join'`,
+    // From one name to the next: there are far fewer servers than members.
+    `WITH RECURSIVE servers (name) AS (
+       (${FIRST_SERVER} ORDER BY server_name LIMIT 1)
+       UNION ALL
+       SELECT (${FIRST_SERVER} AND server_name > servers.name ORDER BY server_name LIMIT 1)
+       FROM servers WHERE servers.name IS NOT NULL)
+     SELECT name FROM servers WHERE name IS NOT NULL`,
     [roomId],
   );
   return rows.map((row) => row.name).toSorted();
+}
+
+const FIRST_SERVER = `SELECT server_name FROM current_memberships WHERE room_id = $1 AND membership = 'join'`;
+
+/** How many joined members of the current state each server has. */
+export async function countJoinedByServer(c: Connection, roomId: RoomId): Promise<Map<ServerName, number>> {
+  const rows = await queryRows<{ name: ServerName; count: number }>(
+    c,
+    `SELECT server_name AS name, count(*)::integer AS count FROM current_memberships
+     WHERE room_id = $1 AND membership = 'join' GROUP BY server_name`,
+    [roomId],
+  );
+  return new Map(rows.map(({ name, count }) => [name, count]));
 }
 
 /** Whether the server is one of {@link joinedServers}, without reading them all. */

@@ -240,9 +240,11 @@ export async function takePendingDeviceUpdates(
 ): Promise<readonly PendingDeviceUpdate[]> {
   const rows = await queryRows<Omit<PendingDeviceUpdate, "content"> & { content: string }>(
     tx,
-    `DELETE FROM pending_device_updates USING current_memberships member
-     WHERE member.room_id = $1 AND member.membership = 'join' AND member.user_id = pending_device_updates.user_id
-     RETURNING pending_device_updates.user_id AS "userId", pending_device_updates.server_name AS "serverName",
+    // Those that are kept are far fewer than the members.
+    `DELETE FROM pending_device_updates kept WHERE (
+       SELECT true FROM current_memberships member
+       WHERE member.room_id = $1 AND member.user_id = kept.user_id AND member.membership = 'join')
+     RETURNING user_id AS "userId", server_name AS "serverName",
        edu_type AS "eduType", device_id AS "deviceId", content`,
     [roomId],
   );

@@ -62,7 +62,7 @@ export async function computeCurrentState(
 export async function applyMemberships(
   ctx: RoomsContext,
   source: StateSource,
-  change: CurrentStateChange,
+  change: Pick<CurrentStateChange, "changes">,
 ): Promise<readonly MembershipChange[]> {
   const memberships = await membershipChanges(source, memberChanges(change.changes));
   await applyMembershipChanges(source.tx, source.roomId, memberships);
@@ -127,7 +127,7 @@ async function standingAfterLoss(
   return membership === "join" ? { membership: "leave", eventId } : undefined;
 }
 
-function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): ReadonlyMap<UserId, EventId | null> {
+export function memberChanges(changes: ReadonlyMap<StateKey, EventId | null>): ReadonlyMap<UserId, EventId | null> {
   const members = new Map<UserId, EventId | null>();
   for (const [key, eventId] of changes) {
     const [type, stateKey] = splitStateKey(key);

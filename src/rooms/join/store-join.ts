@@ -4,7 +4,7 @@ import { stateFromEntries, stateGet, stateKeyOf, stateWith, type StateMap } from
 import { withOmittedMembers } from "../../matrix/state-resolution/omitted-members.ts";
 import type { Connection } from "../../storage/database.ts";
 import { insertOutliers, insertTimelineEvent } from "../../storage/events.ts";
-import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
+import { keepMembersOfCurrentState, localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import {
   addPartialRoomServers,
   abandonPartialEvents,
@@ -162,6 +162,7 @@ async function forgetOlderJoin(ctx: RoomsContext, tx: Connection, roomId: StateS
   const older = await lockPartialRoom(tx, roomId);
   if (older !== undefined) await deviceListsOwedAfterLeave(ctx, tx, older);
   await abandonPartialEvents(tx, roomId);
+  if (older !== undefined) await keepMembersOfCurrentState(tx, roomId);
   await deletePartialRoom(tx, roomId);
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);

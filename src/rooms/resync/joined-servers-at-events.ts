@@ -2,7 +2,8 @@ import { serverNameOf, type EventId, type ServerName, type UserId } from "../../
 import { splitStateKey, stateDiff, stateGetByKey } from "../../matrix/state.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
-import { loadState, snapshotMembers } from "../../storage/state-snapshots.ts";
+import { countJoinedByServer } from "../../storage/memberships.ts";
+import { loadState } from "../../storage/state-snapshots.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 
 /** Whether a server had a joined member in the state before an event. */
@@ -14,17 +15,18 @@ export interface JoinedServersWalk {
   stepTo(event: StoredEvent): Promise<IsJoined>;
 }
 
-/** All members are read once, at the first event; from there on only what differs from one state to the next. */
-export function walkJoinedServers(source: StateSource): JoinedServersWalk {
-  const joined = new Map<ServerName, number>();
-  let at: bigint | undefined;
+/** Begins with the members of the current state, which are counted once; from there on only what differs counts. */
+export function walkJoinedServers(source: StateSource, currentSnapshotId: bigint): JoinedServersWalk {
+  let joined: Map<ServerName, number> | undefined;
+  let at = currentSnapshotId;
   return {
     async stepTo({ eventId, stateBefore }) {
       if (stateBefore === null) throw new Error(`the state before ${eventId} is not known`);
-      if (at === undefined) await countAll(source, stateBefore, joined);
-      else if (at !== stateBefore) await countChanges(source, { from: at, to: stateBefore }, joined);
+      const counts = joined ?? (await countJoinedByServer(source.tx, source.roomId));
+      joined = counts;
+      if (at !== stateBefore) await countChanges(source, { from: at, to: stateBefore }, counts);
       at = stateBefore;
-      return (server) => (joined.get(server) ?? 0) > 0;
+      return (server) => (counts.get(server) ?? 0) > 0;
     },
   };
 }
@@ -32,12 +34,6 @@ export function walkJoinedServers(source: StateSource): JoinedServersWalk {
 function count(joined: Map<ServerName, number>, userId: UserId, change: 1 | -1): void {
   const server = serverNameOf(userId) ?? "";
   joined.set(server, (joined.get(server) ?? 0) + change);
-}
-
-async function countAll({ tx }: StateSource, snapshotId: bigint, joined: Map<ServerName, number>): Promise<void> {
-  for (const { userId, membership } of await snapshotMembers(tx, snapshotId)) {
-    if (membership === "join") count(joined, userId, 1);
-  }
 }
 
 async function countChanges(

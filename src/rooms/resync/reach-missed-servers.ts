@@ -17,15 +17,17 @@ import { walkJoinedServers, type JoinedServersWalk } from "./joined-servers-at-e
  *
  * Part of the transaction that declares the room fully joined, after its current state is stored.
  */
-export async function reachMissedServers(
-  ctx: RoomsContext,
-  source: StateSource,
-  { joinEventId }: { readonly joinEventId: EventId },
-): Promise<void> {
+export async function reachMissedServers(ctx: RoomsContext, source: StateSource, room: RoomMadeWhole): Promise<void> {
   const { tx, roomId } = source;
-  const latest = await settleMisdirected(ctx, source, joinEventId);
+  const latest = await settleMisdirected(ctx, source, room);
   if (latest !== undefined) await sendToMissed(ctx, source, latest);
   await deleteOwnEventDestinations(tx, roomId);
+}
+
+interface RoomMadeWhole {
+  readonly joinEventId: EventId;
+  /** The current state, whose members are stored. */
+  readonly snapshotId: bigint;
 }
 
 /** Read at a time: each with up to thousands of servers. */
@@ -35,10 +37,10 @@ const BATCH = 20;
 async function settleMisdirected(
   ctx: RoomsContext,
   source: StateSource,
-  joinEventId: EventId,
+  { joinEventId, snapshotId }: RoomMadeWhole,
 ): Promise<OwnEventSent | undefined> {
   const { tx, roomId } = source;
-  const walk = walkJoinedServers(source);
+  const walk = walkJoinedServers(source, snapshotId);
   let latest: OwnEventSent | undefined;
   // What was noted before the join is of an earlier stay.
   let from = (await loadEvent(tx, joinEventId))?.streamId ?? 0n;

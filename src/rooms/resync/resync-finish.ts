@@ -13,11 +13,12 @@ import { commit } from "../failpoints.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
 import { stayAway } from "../join/stay-away.ts";
+import { membersLeftToWrite, writeMembersAhead, type MembersAhead } from "./members-ahead.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
 import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 import type { StateSource } from "../events/state-before-event.ts";
-import { applyCurrentState, applyMemberships, type CurrentStateChange } from "../events/update-current-state.ts";
+import { applyCurrentState, applyMemberships } from "../events/update-current-state.ts";
 import { beginReplay, replayArrivals, type ReplayedArrivals } from "./replay-arrivals.ts";
 import { tellOfChanges } from "./tell-of-changes.ts";
 
@@ -38,7 +39,10 @@ export type ResyncFinished =
 export async function finishResync(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncFinished> {
   const replay = await replayUnlocked(ctx, target);
   if (replay === "superseded" || replay === "more") return { kind: replay };
-  return await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay }));
+  const [extremity = target.joinEventId] = orTheJoin(replay.extremities.current(), target.joinEventId);
+  const ahead = await writeMembersAhead(ctx, target, extremity);
+  if (ahead.fullSnapshotId !== null) await assertStored(ctx.database.pool, ahead.fullSnapshotId);
+  return await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay, ahead }));
 }
 
 /** Most of the work, done while the room can be used; the little that arrives meanwhile is left to the lock. */
@@ -58,10 +62,11 @@ async function replayUnlocked(
 
 interface Finish extends ResyncTarget {
   readonly replay: ReplayedArrivals;
+  readonly ahead: MembersAhead;
 }
 
 async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): Promise<ResyncFinished> {
-  const { roomId, replay } = target;
+  const { roomId, replay, ahead } = target;
   const room = await lockRoom(tx, roomId);
   const partial = await lockPartialRoom(tx, roomId);
   const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
@@ -78,12 +83,13 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   );
   const standing = [...orTheJoin(replay.extremities.current(), target.joinEventId)];
   const { extremities, change } = await recomputeFrom(source, room, standing);
-  await assertStored(source, change);
+  if (stateSize(change.current) === 0) throw new FullStateUnsound("the full state is empty");
+  if (change.snapshotId !== ahead.fullSnapshotId) await assertStored(tx, change.snapshotId);
 
   const told = await newsForClients(ctx, source, change);
   await setForwardExtremities(tx, roomId, extremities);
-  const applied = await applyMemberships(ctx, source, change);
-  await reachMissedServers(ctx, source, target);
+  const applied = await applyMemberships(ctx, source, { changes: await membersLeftToWrite(source, change, ahead) });
+  await reachMissedServers(ctx, source, { ...target, snapshotId: change.snapshotId });
   const streamId = await takeStreamPositions(tx, 1);
   await applyCurrentState(ctx, source, change, { streamId, told, applied });
   const changes = replay.softFailures.map((failure) => ({ ...failure, change: "soft-failed" as const }));
@@ -97,8 +103,8 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   return { kind: "completed", stateEvents: stateSize(change.current) };
 }
 
-async function assertStored(source: StateSource, change: CurrentStateChange): Promise<void> {
-  if (stateSize(change.current) === 0) throw new FullStateUnsound("the full state is empty");
-  const unstored = await countUnstoredEntries(source.tx, change.snapshotId);
+/** Events stay where they are: what was asked of a snapshot before the lock need not be asked under it. */
+async function assertStored(c: Connection, snapshotId: bigint): Promise<void> {
+  const unstored = await countUnstoredEntries(c, snapshotId);
   if (unstored > 0) throw new FullStateUnsound(`${unstored} events of the full state are not stored`);
 }

@@ -1,7 +1,7 @@
 import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import type { Connection } from "../../storage/database.ts";
 import { loadEvent } from "../../storage/events.ts";
-import { localJoinedUsers } from "../../storage/memberships.ts";
+import { keepMembersOfCurrentState, localJoinedUsers } from "../../storage/memberships.ts";
 import {
   countPartialEvents,
   abandonPartialEvents,
@@ -126,6 +126,7 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
   }
   await deviceListsOwedAfterLeave(ctx, tx, room);
   await abandonPartialEvents(tx, target.roomId);
+  await keepMembersOfCurrentState(tx, target.roomId);
   await deletePartialRoom(tx, target.roomId);
   await clearResyncStateIds(tx, target.roomId);
   await deleteResyncControl(tx, target.roomId);

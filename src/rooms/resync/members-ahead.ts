@@ -1,0 +1,113 @@
+import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
+import { emptyState, stateDiff, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { loadEvent } from "../../storage/events.ts";
+import { loadMemberships } from "../../storage/member-events.ts";
+import { addUnknownMembers, members } from "../../storage/memberships.ts";
+import { lockPartialRoom } from "../../storage/partial-state.ts";
+import { loadRoom } from "../../storage/rooms.ts";
+import { loadState } from "../../storage/state-snapshots.ts";
+import type { RoomsContext } from "../context.ts";
+import { commit } from "../failpoints.ts";
+import type { StateSource } from "../events/state-before-event.ts";
+import { memberChanges, type CurrentStateChange } from "../events/update-current-state.ts";
+import type { ResyncTarget } from "./resync-next-step.ts";
+
+/** Members of a full state that stand in the database before the room is declared whole. */
+export interface MembersAhead {
+  /** The room's current state when they were compared with it. */
+  readonly comparedWith: bigint | null;
+  /** The full state by which the room will go, as far as can be said. */
+  readonly fullSnapshotId: bigint | null;
+  readonly written: ReadonlyMap<UserId, EventId>;
+}
+
+/** Rows a transaction: whoever writes of the room's members meanwhile waits for some milliseconds. */
+const CHUNK = 1_000;
+
+/**
+ * Writes most of the members of a full state while the room can be used: under its lock, tens of thousands of rows
+ * would hold up everyone who sends. Only users of other servers, of whom the partial state knows nothing; they are
+ * members in truth, although the room's current state does not say so yet. Should the room be given up, they go again.
+ *
+ * @param extremity an event by whose full state the room will go, about
+ */
+export async function writeMembersAhead(
+  ctx: RoomsContext,
+  target: ResyncTarget,
+  extremity: EventId,
+): Promise<MembersAhead> {
+  const { database } = ctx;
+  const room = await loadRoom(database.pool, target.roomId);
+  const comparedWith = room?.currentSnapshotId ?? null;
+  const fullSnapshotId = (await loadEvent(database.pool, extremity))?.stateAfter ?? null;
+  const written = new Map<UserId, EventId>();
+  if (fullSnapshotId === null) return { comparedWith, fullSnapshotId, written };
+  const partialState = comparedWith === null ? emptyState : await loadState(database, comparedWith);
+  const unknown = unknownMembers(ctx, partialState, await loadState(database, fullSnapshotId));
+  for (let start = 0; start < unknown.length; start += CHUNK) {
+    const chunk = unknown.slice(start, start + CHUNK);
+    for (const [userId, eventId] of await writeChunk(ctx, target, chunk)) written.set(userId, eventId);
+  }
+  return { comparedWith, fullSnapshotId, written };
+}
+
+type MemberEvent = readonly [userId: UserId, eventId: EventId];
+
+function unknownMembers(
+  { serverName }: Pick<RoomsContext, "serverName">,
+  partialState: StateMap,
+  full: StateMap,
+): readonly MemberEvent[] {
+  return [...memberChanges(stateDiff(partialState, full))].flatMap(([userId, eventId]) => {
+    const isUnknown = stateGet(partialState, "m.room.member", userId) === undefined;
+    return eventId !== null && isUnknown && serverNameOf(userId) !== serverName ? [[userId, eventId] as const] : [];
+  });
+}
+
+async function writeChunk(
+  ctx: RoomsContext,
+  { roomId, joinEventId }: ResyncTarget,
+  chunk: readonly MemberEvent[],
+): Promise<readonly MemberEvent[]> {
+  return await commit(ctx, "write members ahead", async (tx) => {
+    // Held against the room's being given up meanwhile.
+    const partial = await lockPartialRoom(tx, roomId);
+    if (partial?.joinEventId !== joinEventId) return [];
+    const memberships = await loadMemberships(
+      tx,
+      chunk.map(([, eventId]) => eventId),
+    );
+    const present = chunk.flatMap(([userId, eventId]) => {
+      const membership = memberships.get(eventId);
+      return membership === undefined ? [] : [{ userId, membership, eventId }];
+    });
+    const standing = new Set(await addUnknownMembers(tx, roomId, present));
+    return chunk.filter(([userId]) => standing.has(userId));
+  });
+}
+
+/**
+ * What of a change to the full state is left to be written of its members, under the room's lock. Nothing may be
+ * forgotten: where the room has changed since the members were compared, each of its rows is compared anew.
+ */
+export async function membersLeftToWrite(
+  { tx, roomId }: Pick<StateSource, "tx" | "roomId">,
+  change: CurrentStateChange,
+  ahead: MembersAhead,
+): Promise<ReadonlyMap<StateKey, EventId | null>> {
+  const due = memberChanges(change.changes);
+  const standing =
+    change.previousSnapshotId === ahead.comparedWith
+      ? ahead.written
+      : new Map((await members(tx, roomId)).map(({ userId, eventId }) => [userId, eventId]));
+  const left = new Map<StateKey, EventId | null>();
+  for (const [userId, eventId] of due) {
+    if (eventId === null || standing.get(userId) !== eventId) left.set(stateKeyOf("m.room.member", userId), eventId);
+  }
+  // What was written ahead, and is not so after all.
+  for (const [userId, eventId] of ahead.written) {
+    const actual = stateGet(change.current, "m.room.member", userId) ?? null;
+    if (actual !== eventId) left.set(stateKeyOf("m.room.member", userId), actual);
+  }
+  return left;
+}

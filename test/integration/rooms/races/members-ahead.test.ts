@@ -1,0 +1,82 @@
+import { describe, expect, it } from "vitest";
+import { splitStateKey } from "../../../../src/matrix/state.ts";
+import type { RoomsContext } from "../../../../src/rooms/context.ts";
+import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
+import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { nextResyncStep } from "../../../../src/rooms/resync/resync-next-step.ts";
+import { members } from "../../../../src/storage/memberships.ts";
+import { completeResync, enterRoom, join, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
+import { openScene } from "../../../support/scene.ts";
+
+const scene = await openScene();
+const { database, resident, sidecar } = scene;
+
+/** Something happens when the members are written, and the room is not locked yet. */
+function afterMembersAhead(happens: () => Promise<unknown>): RoomsContext {
+  let once: (() => Promise<unknown>) | undefined = happens;
+  const reach = async (point: string): Promise<void> => {
+    if (point !== "after: write members ahead") return;
+    const now = once;
+    once = undefined;
+    await now?.();
+  };
+  return { ...otherProcess(sidecar.ctx), reach };
+}
+
+async function memberRows(roomId: string): Promise<ReadonlyMap<string, string>> {
+  const rows = await members(database.pool, roomId as Parameters<typeof members>[1]);
+  return new Map(rows.map(({ userId, eventId }) => [userId, eventId]));
+}
+
+async function membersOfState(
+  roomId: Parameters<typeof sidecar.currentState>[0],
+): Promise<ReadonlyMap<string, string>> {
+  const state = [...(await sidecar.currentState(roomId))].map(([key, id]) => [splitStateKey(key), id] as const);
+  return new Map(state.flatMap(([[type, userId], id]) => (type === "m.room.member" ? [[userId, id] as const] : [])));
+}
+
+describe("members that are written ahead", () => {
+  it("are as the full state has them where some of them leave before the room is locked", async () => {
+    const entered = await enterRoom(scene);
+    const { room, roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const [kicked, left] = residentMembers(entered).slice(-2);
+    const ctx = afterMembersAhead(async () => {
+      expect((await memberRows(roomId)).has(kicked ?? "")).toBe(true);
+      await resident.kick(room, kicked as `@${string}`);
+      await resident.leave(room, left as `@${string}`);
+    });
+    await finishResync(ctx, target);
+    await completeResyncIfPartial(entered);
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+  });
+
+  it("are gone again where the room is left and given up, also for the next join", async () => {
+    const { room, roomId, target } = await enterRoom(scene);
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const ctx = afterMembersAhead(async () => {
+      await leaveRoom(sidecar.ctx, { roomId, userId: sidecar.userId });
+      expect(await nextResyncStep(sidecar.ctx, target)).toMatchObject({ kind: "left" });
+    });
+    expect(await finishResync(ctx, target)).toEqual({ kind: "superseded" });
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+
+    const { eventId: joinEventId } = await join(scene, sidecar.ctx, room);
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId } });
+  });
+});
+
+function residentMembers({ room }: { readonly room: Parameters<typeof resident.fullState>[0] }): readonly string[] {
+  const keys = [...resident.fullState(room).keys()].map(splitStateKey);
+  return keys.flatMap(([type, userId]) =>
+    type === "m.room.member" && !userId.endsWith(`:${sidecar.serverName}`) && userId !== resident.founder
+      ? [userId]
+      : [],
+  );
+}
+
+async function completeResyncIfPartial(entered: Parameters<typeof completeResync>[1]): Promise<void> {
+  const step = await nextResyncStep(sidecar.ctx, entered.target);
+  if (step.kind !== "completed") await completeResync(scene, entered);
+}
