@@ -33,17 +33,22 @@ export async function withHalfAGap(scene: Scene): Promise<LackingRoom> {
   return { ...entered, lost, lacking };
 }
 
-/** Bob's join in a room that alice is in, by a server that gives nothing of the gap before it. */
-export async function withASecondJoin(scene: Scene): Promise<LackingRoom> {
+/**
+ * Bob's join in a room that alice is in and whose topic we have seen change, by a server that gives nothing of the gap
+ * between.
+ */
+export async function withASecondJoin(scene: Scene): Promise<LackingRoom & { readonly topic: EventId }> {
   const { resident, sidecar } = scene;
   const entered = await enterRoom(scene);
+  const change = { type: "m.room.topic", content: { topic: "seen before the gap" } };
+  const { eventId: topic } = await resident.sendState(entered.room, change);
   const { eventId: lost } = await resident.sendMessage(entered.room, resident.founder, "not for you", quiet);
   const asked = countRequests(resident.front, "get_missing_events", entered);
   const refusing = resident.trouble({ kind: "refuse", status: 404, at: "get_missing_events" });
   const { eventId: lacking } = await join(scene, sidecar.ctx, entered.room, ourUser(scene, "bob"));
   await expect.poll(asked).toBe(1);
   refusing();
-  return { ...entered, lost, lacking };
+  return { ...entered, lost, lacking, topic };
 }
 
 /** Repairs what can be repaired while nobody gives the lost state. */

@@ -156,6 +156,7 @@ describe("resync", () => {
           ],
         },
       ]);
+      expect((await handle.describe()).memo).toMatchObject({ missingStates: [{ eventId: "$lost", ofJoin: false }] });
       // An operator drops the event that builds on it.
       story.steps.splice(0, 1, { ...REPAIR, eventIds: ["$dropped"] });
       await handle.signal(retrySignal);
