@@ -248,6 +248,20 @@ export async function whichExist(c: Connection, ids: readonly EventId[]): Promis
   return existing;
 }
 
+/** The first of the events that the auth rules have refused. */
+export async function refusedAmong(
+  c: Connection,
+  ids: readonly EventId[],
+  limit: number,
+): Promise<readonly { readonly eventId: EventId; readonly rejection: string }[]> {
+  return queryRows<{ eventId: EventId; rejection: string }>(
+    c,
+    `SELECT event_id AS "eventId", rejection FROM events
+     WHERE event_id = ANY ($1::text[]) AND rejection IS NOT NULL ORDER BY 1 LIMIT $2`,
+    [ids, limit],
+  );
+}
+
 /** Moves the event's state pointers and its verdict, when the full state before it becomes known. */
 export async function updateEventState(tx: Connection, eventId: EventId, state: EventState): Promise<void> {
   await execute(

@@ -12,11 +12,12 @@ import type { RoomsContext } from "../context.ts";
 import { checkSignatures } from "./check-signatures.ts";
 
 /**
- * A PDU that failed check 1 or 2 and is dropped. Without a key nothing is proved against it: its server may be long
- * gone. All other kinds show that the sender did not keep to the protocol.
+ * A PDU that failed check 1 or 2, or can't be judged, and is dropped. Without a key, or above a hole in its auth chain,
+ * nothing is proved against it: its server may be long gone. All other kinds show that the sender did not keep to the
+ * protocol.
  */
 export interface DroppedPdu {
-  readonly kind: "malformed" | "other-room" | "bad-signature" | "ring" | "no-key";
+  readonly kind: "malformed" | "other-room" | "bad-signature" | "ring" | "no-key" | "hole";
   /** Known only when the PDU could be read. */
   readonly eventId?: EventId;
   readonly reason: string;

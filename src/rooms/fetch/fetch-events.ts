@@ -6,7 +6,7 @@ import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { createOutlierIntake, type OutlierIntake } from "./outlier-intake.ts";
-import { reportDropped } from "./report-dropped.ts";
+import { holesIn, reportDropped } from "./report-dropped.ts";
 
 interface EventsToFetch {
   readonly roomId: RoomId;
@@ -62,7 +62,8 @@ export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Pr
     const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
     wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
   }
-  const { dropped } = await intake.settle();
+  const result = await intake.settle();
+  const dropped = [...result.dropped, ...holesIn(result)];
   reportDropped(ctx, { roomId: request.roomId, server: request.server, endpoint: "/event" }, dropped);
   request.onDropped?.(dropped);
   const left = await notStored(ctx, request.eventIds);

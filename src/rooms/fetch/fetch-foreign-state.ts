@@ -11,6 +11,7 @@ import {
   saveResyncStateIds,
   type ResyncStateIds,
 } from "../../storage/resync-state-ids.ts";
+import { refusedAmong } from "../../storage/events.ts";
 import { loadState, rememberWholeState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
@@ -190,12 +191,27 @@ async function confirmState(
       await saveResyncStateIds(tx, told);
       await noteSnapshotOfStateIds(tx, told, snapshotId);
     });
+    await reportRefused(ctx, request, told);
     return { kind: "complete" };
   } catch (error) {
     if (!(error instanceof ForeignStateUnusable)) throw error;
     await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
     throw new FederationFailure({ kind: "bad-response", server, reason: error.message, cause: error });
   }
+}
+
+/** A log line names so many. */
+const NAMED = 20;
+
+/**
+ * An honest server's state has no event that the auth rules refuse, as far as it reads these rules as we do. Where the
+ * two of us differ, no server's state would ever do: it is used, without the event.
+ */
+async function reportRefused(ctx: RoomsContext, { server }: ForeignStateToFetch, told: ResyncStateIds): Promise<void> {
+  const { roomId, eventId } = told;
+  const refused = await refusedAmong(ctx.database.pool, told.stateEventIds, NAMED);
+  if (refused.length === 0) return;
+  ctx.logger.warn({ roomId, eventId, server, refused }, "a told state names events that the auth rules refuse");
 }
 
 /** States at neighboring events differ by little. */

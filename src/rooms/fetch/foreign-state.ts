@@ -59,7 +59,8 @@ async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventI
   const entries = await loadStateEntries(source.tx, source.roomId, ids);
   if (ids.length === 0) throw new ForeignStateUnusable(at, "it is empty");
   if (entries.length < ids.length) {
-    throw new ForeignStateUnusable(at, `${ids.length - entries.length} of its ${ids.length} events are not stored`);
+    const others = `${ids.length - entries.length} of its ${ids.length} events`;
+    throw new ForeignStateUnusable(at, `${others} are not stored, or of another room, or no state events`);
   }
   const state = new Map<StateKey, EventId>();
   for (const { eventId, type, stateKey, rejected } of entries) {

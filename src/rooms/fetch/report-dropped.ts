@@ -1,6 +1,7 @@
 import type { RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomsContext } from "../context.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
+import type { OutlierIntakeResult } from "./outlier-intake.ts";
 
 interface Answer {
   readonly roomId: RoomId;
@@ -20,7 +21,14 @@ export function reportDropped(ctx: RoomsContext, answer: Answer, dropped: readon
   );
 }
 
-/** Without a key nothing is proved against an event; all else shows that the server does not keep to the protocol. */
+/** Whether it shows that the server does not keep to the protocol. */
 export function isProvedFalse({ kind }: DroppedPdu): boolean {
-  return kind !== "no-key";
+  return kind !== "no-key" && kind !== "hole";
+}
+
+/** Events that came and can't be judged, since what they build on did not. */
+export function holesIn({ undecided, missingAuthEvents }: OutlierIntakeResult): readonly DroppedPdu[] {
+  if (undecided.length === 0) return [];
+  const reason = `its auth chain has a hole: nobody gave ${[...missingAuthEvents].slice(0, 3).join(", ")}`;
+  return undecided.map(({ eventId }) => ({ kind: "hole", eventId, reason }));
 }
