@@ -1,13 +1,18 @@
 import { describe, expect, it } from "vitest";
-import type { EventId, RoomId } from "../../../../src/matrix/identifiers.ts";
+import { serverNameOf, type EventId, type RoomId, type UserId } from "../../../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../../../src/matrix/json.ts";
+import { splitStateKey } from "../../../../src/matrix/state.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { receiveTransaction } from "../../../../src/rooms/receive/receive-transaction.ts";
 import { receiveWaitingPdus } from "../../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep } from "../../../../src/rooms/resync/resync-next-step.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
 import { partialRoom } from "../../../../src/storage/partial-state.ts";
+import { changedReceipts } from "../../../../src/storage/receipts.ts";
+import { currentStreamPosition } from "../../../../src/storage/streams.ts";
+import { changedTyping } from "../../../../src/storage/typing.ts";
 import { countWaitingPdus } from "../../../../src/storage/waiting-pdus.ts";
 import type { Sent } from "../../../resident/resident.ts";
 import {
@@ -18,7 +23,15 @@ import {
   holdStream,
   untilWaiting,
 } from "../../../support/hold-point.ts";
-import { completeResync, enterRoom, hostRoom, join, otherProcess } from "../../../support/race-scene.ts";
+import {
+  completeResync,
+  enterRoom,
+  hostRoom,
+  join,
+  otherProcess,
+  resyncUpTo,
+  type EnteredRoom,
+} from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
 import { eventually } from "../../../support/sidecar-process.ts";
 
@@ -223,5 +236,82 @@ describe("a PDU, as the room is given up", () => {
     expect(await countWaitingPdus(pool, roomId)).toBe(0);
     expect(await partialRoom(pool, roomId)).toBeUndefined();
     expect((await loadEvent(pool, sent.eventId))?.outlier ?? true).toBe(true);
+  });
+});
+
+describe("an EDU, as the room is declared whole", () => {
+  type Kind = "m.typing" | "m.receipt";
+  const KINDS: readonly Kind[] = ["m.typing", "m.receipt"];
+
+  function eduOf(kind: Kind, roomId: RoomId, userId: UserId): JsonObject {
+    const receipt = { data: { ts: 1_000 }, event_ids: ["$read"] };
+    const content =
+      kind === "m.typing"
+        ? { room_id: roomId, user_id: userId, typing: true }
+        : { [roomId]: { "m.read": { [userId]: receipt } } };
+    return { edu_type: kind, content };
+  }
+
+  async function take(ctx: RoomsContext, edu: JsonObject, userId: UserId): Promise<void> {
+    const origin = serverNameOf(userId) ?? "";
+    await receiveTransaction(ctx, { origin, txnId: `race-${++transactions}`, pdus: [], edus: [edu] });
+  }
+
+  /** Whose typing or whose receipts our user is told of. */
+  async function tellers(kind: Kind, roomId: RoomId): Promise<readonly UserId[]> {
+    const asked = { roomIds: [roomId], since: [0n], to: await currentStreamPosition(pool) };
+    if (kind === "m.typing") return (await changedTyping(pool, asked)).get(roomId) ?? [];
+    return (await changedReceipts(pool, { ...asked, viewer: sidecar.userId })).map(({ userId }) => userId);
+  }
+
+  interface Repaired extends EnteredRoom {
+    readonly member: UserId;
+    readonly banned: UserId;
+  }
+
+  /** All but the end of the resync is done; of neither user we know the membership. */
+  async function repaired(): Promise<Repaired> {
+    const entered = await enterRoom(scene);
+    const { room, target } = entered;
+    const users = [...resident.fullState(room).keys()].map((key) => splitStateKey(key)[1] as UserId);
+    const remote = users.filter((userId) => userId.startsWith("@member-"));
+    const [member, banned] = ["join", "ban"].map((membership) =>
+      remote.find((userId) => resident.membership(room, userId) === membership),
+    );
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    return { ...entered, member: member ?? "@nobody:a", banned: banned ?? "@nobody:b" };
+  }
+
+  it.each(KINDS)("is judged by the full membership where the room becomes whole under it: %s", async (kind) => {
+    const { roomId, target, member, banned } = await repaired();
+    const taking = [member, banned].map((userId) => {
+      const other = otherProcess(sidecar.ctx);
+      // It asks two things of each user: whether the room is partial, and how they stand to it.
+      const asks =
+        /FROM partial_state_rooms WHERE room_id = \$1$|FROM current_memberships WHERE room_id = \$1 AND user_id/;
+      const look = holdAtStatement(other.database, asks, { nth: 2 });
+      return { look, done: take({ ...other, database: look.database }, eduOf(kind, roomId, userId), userId) };
+    });
+    await Promise.all(taking.map(({ look }) => look.reached));
+    expect(await finishResync(sidecar.ctx, target)).toMatchObject({ kind: "completed" });
+    for (const { look } of taking) look.release();
+    await Promise.all(taking.map(({ done }) => done));
+    expect(await tellers(kind, roomId)).toEqual([member]);
+  });
+
+  it("is stored before the end, and shown then only of who turns out to be a member", async () => {
+    const { roomId, target, member } = await repaired();
+    const stranger: UserId = `@stranger:${serverNameOf(member)}`;
+    const lock = await holdStream(database);
+    const taking = [member, stranger].map((userId) =>
+      take(otherProcess(sidecar.ctx), eduOf("m.receipt", roomId, userId), userId),
+    );
+    await untilWaiting(database, AT_STREAM, 2);
+    const finishing = finishResync(otherProcess(sidecar.ctx), target);
+    await untilWaiting(database, AT_STREAM, 3);
+    await lock.release();
+    await Promise.all(taking);
+    expect(await finishing).toMatchObject({ kind: "completed" });
+    expect(await tellers("m.receipt", roomId)).toEqual([member]);
   });
 });

@@ -2,13 +2,25 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import type { EventId, RoomId } from "../../../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { startOutboxDelivery } from "../../../../src/rooms/send/deliver-outbox.ts";
+import { createStreamWaiter } from "../../../../src/rooms/read/stream-waiter.ts";
+import { changeMembership } from "../../../../src/rooms/send/change-membership.ts";
 import { sendOnce } from "../../../../src/rooms/send/send-once.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
 import { outboxDestinations } from "../../../../src/storage/outbox.ts";
 import { partialEventIds } from "../../../../src/storage/partial-state.ts";
-import { AT_ROOM, AT_STREAM, holdStream, untilWaiting } from "../../../support/hold-point.ts";
-import { completeResync, enterRoom, expectWhole, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
+import { empower } from "../../../support/client-scene.ts";
+import { AT_ROOM, AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
+import {
+  completeResync,
+  enterRoom,
+  expectWhole,
+  hostRoom,
+  join,
+  memberEventOf,
+  otherProcess,
+  resyncUpTo,
+} from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
 import { eventually } from "../../../support/sidecar-process.ts";
 
@@ -159,5 +171,28 @@ describe("two processes that deliver", () => {
     // The resident knows a repeated transaction by its id, and has taken it once.
     expect(sentSince(before).map(({ bodies }) => bodies)).toEqual([["last words"]]);
     expect(resident.room(roomId).events.has(eventId)).toBe(true);
+  });
+});
+
+describe("a kick, as somebody else bans its target", () => {
+  it("is refused, and lifts no ban that came in between", async () => {
+    const room = hostRoom(scene);
+    const { roomId } = room;
+    await empower(resident, room, { [userId]: 50 });
+    const { eventId: joinEventId } = await join(scene, sidecar.ctx, room);
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId } });
+    const target = resident.joinedMembers(room).findLast((one) => one.startsWith("@member-")) ?? "@nobody:a";
+    const other = otherProcess(sidecar.ctx);
+    // It has seen the target in the room, and is about to take the room's lock.
+    const kick = holdAtStatement(other.database, AT_ROOM);
+    const ctx = { ...other, database: kick.database, stream: createStreamWaiter(database) };
+    const kicking = changeMembership(ctx, { kind: "kick", roomId, sender: userId, target });
+    const outcome = expect(kicking).rejects.toMatchObject({ status: 403, errcode: "M_FORBIDDEN" });
+    await kick.reached;
+    const ban = await resident.ban(room, target);
+    expect(await loadEvent(pool, ban.eventId)).toMatchObject({ outlier: false, rejection: null });
+    kick.release();
+    await outcome;
+    expect(await memberEventOf(scene, roomId, target)).toBe(ban.eventId);
   });
 });
