@@ -1,4 +1,4 @@
-import { expect } from "vitest";
+import { expect, onTestFinished } from "vitest";
 import type { EventId } from "../../src/matrix/identifiers.ts";
 import { fetchMissingState } from "../../src/rooms/resync/resync-fetch-state.ts";
 import { nextResyncStep } from "../../src/rooms/resync/resync-next-step.ts";
@@ -15,6 +15,14 @@ export interface LackingRoom extends EnteredRoom {
   readonly lost: EventId;
   /** The event that builds on it. */
   readonly lacking: EventId;
+  /** From now on the resident gives the state. */
+  readonly give: () => void;
+}
+
+function giveNothingAt({ resident }: Scene, lost: EventId): () => void {
+  const end = resident.trouble({ kind: "refuse", status: 404, at: ["state_ids", "state"], forEvent: lost });
+  onTestFinished(end);
+  return end;
 }
 
 /** Another server's event with one prev_event that we know, and one whose state was told once and is lost since. */
@@ -30,7 +38,7 @@ export async function withHalfAGap(scene: Scene): Promise<LackingRoom> {
   await handleWaiting(scene, entered);
   refusing();
   await deleteResyncStateIds(database.pool, entered.roomId, lost);
-  return { ...entered, lost, lacking };
+  return { ...entered, lost, lacking, give: giveNothingAt(scene, lost) };
 }
 
 /**
@@ -48,7 +56,7 @@ export async function withASecondJoin(scene: Scene): Promise<LackingRoom & { rea
   const { eventId: lacking } = await join(scene, sidecar.ctx, entered.room, ourUser(scene, "bob"));
   await expect.poll(asked).toBe(1);
   refusing();
-  return { ...entered, lost, lacking, topic };
+  return { ...entered, lost, lacking, topic, give: giveNothingAt(scene, lost) };
 }
 
 /** Repairs what can be repaired while nobody gives the lost state. */

@@ -90,6 +90,7 @@ describe("dropping an event, as the state before it comes after all", () => {
     const lacking = await withHalfAGap(scene);
     const { roomId, target } = lacking;
     await repairAllBut(scene, lacking);
+    lacking.give();
     await fetchMissingState(ctx, { ...target, eventId: lacking.lost, server: scene.resident.serverName });
 
     const lock = await holdStream(database);
@@ -114,6 +115,7 @@ describe("dropping an event, as the state before it comes after all", () => {
     const wish = { roomId, eventId: lacking.lacking, by: "operator", why: "a moment before" };
     const dropping = dropEvent({ ...other, database: noted.database }, wish);
     await noted.reached;
+    lacking.give();
     await fetchMissingState(ctx, { ...target, eventId: lacking.lost, server: scene.resident.serverName });
     const repairing = repairEvents(ctx, target, [lacking.lacking]);
     await untilWaiting(database, AT_ROOM);
