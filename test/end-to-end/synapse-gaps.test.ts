@@ -223,6 +223,27 @@ describe("a second Synapse that joined a partial room while we were away", () =>
     expect(new Set(ours).size).toBe(ours.length);
     expect(new Set(ours)).toEqual(new Set(sinceOurJoin(await readMessages(admin, roomId))));
   });
+
+  it("is told again what it was told too early, and places all with our next event", async () => {
+    const roomId = await enter();
+    await goAway(roomId);
+    await joinOnSynapse(dave, roomId, [synapse.serverName]);
+    await readState(dave, roomId);
+    const missed = await say(roomId, "one", "two");
+    await untilSeenBy(admin, roomId, ...missed);
+    await sidecar.listen();
+    await untilWeHear(dave, roomId, await sendMessage(dave, roomId, "hello"));
+    const early = await say(roomId, "three");
+    const refused = async (): Promise<number> =>
+      (await logged(second, "Request failed", `${us}/_matrix/federation/v1/state_ids/`, key(roomId.slice(1)))).length;
+    await eventually(async () => ((await refused()) > 0 ? true : undefined));
+
+    await agree(roomId);
+
+    // What Synapse could not place it tries once more beside the next one, and drops that.
+    await untilSeenBy(dave, roomId, ...missed.slice(0, 1));
+    await untilSeenBy(dave, roomId, ...missed, ...early, ...(await say(roomId, "four")));
+  });
 });
 
 /** What asks other servers in the name of a Synapse, with its key. */
@@ -326,6 +347,8 @@ describe("a real Synapse that is down", () => {
     const returned = { ...admin, synapse: restarted };
     await sendMessage(returned, roomId, "here I am");
     expect(await arrivals(returned, roomId, since, said.length)).toEqual(said);
+    // It had to ask for none of them.
+    expect(await logged(restarted, `${us}/_matrix`, ...asksForGap(roomId))).toEqual([]);
     expect(await stateOf(returned, roomId)).toEqual(await sidecar.currentState(roomId));
   });
 });

@@ -10,10 +10,11 @@ import type { StateSource } from "../events/state-before-event.ts";
 import { walkJoinedServers, type JoinedServersWalk } from "./joined-servers-at-events.ts";
 
 /**
- * Sets right to whom our events went while we did not know who was in the room. A server that is in it and never got
- * our latest event (it joined meanwhile, or the join's list lacked it) is sent that event, and fetches what is before
- * it by itself. A server that was sent events although none of its users was in the room is recorded for the operator;
- * what still waits in its outbox is not sent.
+ * Sets right to whom our events went while we did not know who was in the room. A server that is in it and was not sent
+ * all of our events (it joined meanwhile, or the join's list lacked it) is sent the latest, and fetches what is before
+ * it by itself; again, if it was sent that one: it could not place it after those that it lacked, as we could not tell
+ * it their state. A server that was sent events although none of its users was in the room is recorded for the
+ * operator; what still waits in its outbox is not sent.
  *
  * Part of the transaction that declares the room fully joined, after its current state is stored.
  */
@@ -33,7 +34,7 @@ interface RoomMadeWhole {
 /** Read at a time: each with up to thousands of servers. */
 const BATCH = 20;
 
-/** @returns our latest event that the full state accepts, with the servers that have it or will get it */
+/** @returns our latest event that the full state accepts, with the servers that have it, or will get it, and all before */
 async function settleMisdirected(
   ctx: RoomsContext,
   source: StateSource,
@@ -54,14 +55,21 @@ async function settleMisdirected(
     );
     const wronglyOwed = await findMisdirected(walk, batch, events);
     const withheld = await withhold(ctx, source, wronglyOwed);
-    const accepted = batch.findLast(({ eventId }) => isAccepted(events.get(eventId)));
-    if (accepted !== undefined) latest = without(accepted, withheld);
+    for (const sent of batch) {
+      if (isAccepted(events.get(sent.eventId))) latest = after(latest, without(sent, withheld));
+    }
     from = last.streamId + 1n;
   }
 }
 
 function isAccepted(event: StoredEvent | undefined): boolean {
   return event !== undefined && event.rejection === null && !event.softFailed;
+}
+
+function after(earlier: OwnEventSent | undefined, sent: OwnEventSent): OwnEventSent {
+  if (earlier === undefined) return sent;
+  const servers = new Set(sent.servers);
+  return { ...sent, servers: earlier.servers.filter((server) => servers.has(server)) };
 }
 
 function without(sent: OwnEventSent, withheld: readonly Misdirection[]): OwnEventSent {

@@ -138,6 +138,21 @@ describe("reachMissedServers", () => {
     expect(await misdirectedIn(room)).toEqual([]);
   });
 
+  it("sends it again to a server that was told of it while it lacked what is before it", async () => {
+    const room = aRoom();
+    await resident.leave(room, near.user, quiet);
+    const joinEventId = await enter(room);
+    await say(room, "before");
+    await resident.join(room, near.user);
+    await say(room, "after");
+    await expectHeard(near, room, "after");
+
+    await driveResync(ctx, room.roomId, joinEventId);
+
+    await expectHeard(near, room, "after", "after");
+    await expectHeard(far, room, "before", "after");
+  });
+
   it("sends nothing to a server that has the latest, nor to one whose list still holds it", async () => {
     const room = aRoom();
     const joinEventId = await enter(room);
