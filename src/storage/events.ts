@@ -192,7 +192,9 @@ export async function insertTimelineEvent(tx: Connection, entry: TimelineEventTo
  *
  * @returns how many were no timeline events before
  */
-export async function insertTimelineEvents(tx: Connection, entries: readonly TimelineEventToStore[]): Promise<number> {
+export async function insertTimelineEvents(tx: Connection, toStore: readonly TimelineEventToStore[]): Promise<number> {
+  // As with outliers: in one order, so that nobody who stores the same events waits for us while we wait for them.
+  const entries = toStore.toSorted((a, b) => (a.event.eventId < b.event.eventId ? -1 : 1));
   const written = await execute(
     tx,
     `INSERT INTO events (${INSERT_COLUMNS}, outlier, soft_failed, stream_id, state_before, state_after)

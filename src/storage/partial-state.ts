@@ -71,17 +71,25 @@ export async function partialRoomServers(c: Connection, roomId: RoomId): Promise
 }
 
 /**
- * Marks stored events of the room as known on partial state only.
+ * Marks a stored event as known on partial state only.
  *
  * @throws PartialRoomGone if the room was cleared meanwhile: compute the event's state anew
- * @throws StorageConflict "check" if one of them is another room's
+ * @throws StorageConflict "check" if the event is another room's
  */
-export async function markPartial(tx: Connection, roomId: RoomId, ...eventIds: readonly EventId[]): Promise<void> {
+export async function markPartial(tx: Connection, roomId: RoomId, eventId: EventId): Promise<void> {
+  await markEachPartial(tx, [{ roomId, eventId }]);
+}
+
+/** The same for several events. */
+export async function markEachPartial(
+  tx: Connection,
+  events: readonly { readonly roomId: RoomId; readonly eventId: EventId }[],
+): Promise<void> {
   await execute(
     tx,
-    `INSERT INTO partial_state_events (room_id, event_id) SELECT $1, unnest($2::text[])
+    `INSERT INTO partial_state_events (room_id, event_id) SELECT * FROM unnest($1::text[], $2::text[])
      ON CONFLICT (event_id) DO NOTHING`,
-    [roomId, eventIds],
+    [events.map(({ roomId }) => roomId), events.map(({ eventId }) => eventId)],
   );
 }
 

@@ -5,20 +5,22 @@ import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** Where a room's graph ends. */
 interface RoomFront {
+  readonly roomId: RoomId;
   /** In the order of the ids. */
   readonly extremities: readonly EventId[];
   /** The room's state is partial. */
   readonly partial: boolean;
 }
 
-export async function roomFront(c: Connection, roomId: RoomId): Promise<RoomFront> {
-  const row = await queryRow<{ extremities: EventId[]; partial: boolean }>(
+export async function roomFronts(c: Connection, roomIds: readonly RoomId[]): Promise<readonly RoomFront[]> {
+  return queryRows<RoomFront & { roomId: RoomId }>(
     c,
-    `SELECT ARRAY(SELECT event_id FROM forward_extremities WHERE room_id = $1 ORDER BY event_id COLLATE "C") AS extremities,
-       EXISTS (SELECT 1 FROM partial_state_rooms WHERE room_id = $1) AS partial`,
-    [roomId],
+    `SELECT id AS "roomId",
+       ARRAY(SELECT event_id FROM forward_extremities WHERE room_id = id ORDER BY event_id COLLATE "C") AS extremities,
+       EXISTS (SELECT 1 FROM partial_state_rooms WHERE room_id = id) AS partial
+     FROM unnest($1::text[]) AS room (id)`,
+    [roomIds],
   );
-  return row ?? { extremities: [], partial: false };
 }
 
 /** Those of the events that we have, and which of them are known on partial state only. */
@@ -38,17 +40,20 @@ export async function loadEventsAndStanding(
   };
 }
 
-/** Those of the ids that an event of the room's timeline names as a prev_event, whatever became of that event. */
-export async function whichAreBuiltUpon(c: Connection, roomId: RoomId, ids: readonly EventId[]): Promise<Set<EventId>> {
-  const rows = await queryRows<{ prevEventIds: readonly EventId[] }>(
+/** Those of the events that one of the same room's timeline names as a prev_event, whatever became of that one. */
+export async function whichAreBuiltUpon(
+  c: Connection,
+  events: readonly { readonly eventId: EventId; readonly roomId: RoomId }[],
+): Promise<Set<EventId>> {
+  const rows = await queryRows<{ roomId: RoomId; prevEventIds: readonly EventId[] }>(
     c,
     // One look into the index for all of them.
-    `SELECT prev_event_ids AS "prevEventIds" FROM events
-     WHERE prev_event_ids && $2::text[] AND room_id = $1 AND stream_id IS NOT NULL`,
-    [roomId, ids],
+    `SELECT room_id AS "roomId", prev_event_ids AS "prevEventIds" FROM events
+     WHERE prev_event_ids && $1::text[] AND stream_id IS NOT NULL`,
+    [events.map(({ eventId }) => eventId)],
   );
-  const named = new Set(rows.flatMap((row) => row.prevEventIds));
-  return new Set(ids.filter((id) => named.has(id)));
+  const named = new Set(rows.flatMap(({ roomId, prevEventIds }) => prevEventIds.map((id) => `${roomId} ${id}`)));
+  return new Set(events.flatMap(({ eventId, roomId }) => (named.has(`${roomId} ${eventId}`) ? [eventId] : [])));
 }
 
 /** Whether an accepted event of the timeline builds on this one, be it through refused ones. */

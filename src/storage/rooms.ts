@@ -19,6 +19,15 @@ export async function lockRoom(tx: Connection, roomId: RoomId): Promise<RoomRow 
   return queryRow<RoomRow>(tx, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1 FOR NO KEY UPDATE`, [roomId]);
 }
 
+/** The same for those of several rooms that nobody else has locked; the others are not waited for. */
+export async function lockFreeRooms(tx: Connection, roomIds: readonly RoomId[]): Promise<readonly RoomRow[]> {
+  return queryRows<RoomRow & { roomId: RoomId }>(
+    tx,
+    `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = ANY ($1::text[]) FOR NO KEY UPDATE SKIP LOCKED`,
+    [roomIds],
+  );
+}
+
 export async function loadRoom(c: Connection, roomId: RoomId): Promise<RoomRow | undefined> {
   return queryRow<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1`, [roomId]);
 }
@@ -84,12 +93,22 @@ export async function forwardExtremities(c: Connection, roomId: RoomId): Promise
 }
 
 export async function setForwardExtremities(tx: Connection, roomId: RoomId, ids: readonly EventId[]): Promise<void> {
+  await setExtremitiesOfRooms(tx, new Map([[roomId, ids]]));
+}
+
+/** The same for several rooms; none of them without extremities. */
+export async function setExtremitiesOfRooms(
+  tx: Connection,
+  extremities: ReadonlyMap<RoomId, readonly EventId[]>,
+): Promise<void> {
+  const rows = [...extremities].flatMap(([roomId, ids]) => ids.map((id) => [roomId, id] as const));
   await execute(
     tx,
     `WITH superseded AS (
-       DELETE FROM forward_extremities WHERE room_id = $1 AND event_id <> ALL ($2::text[]))
-     INSERT INTO forward_extremities (room_id, event_id) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING`,
-    [roomId, ids],
+       DELETE FROM forward_extremities WHERE room_id = ANY ($1::text[]) AND event_id <> ALL ($3::text[]))
+     INSERT INTO forward_extremities (room_id, event_id) SELECT * FROM unnest($2::text[], $3::text[])
+     ON CONFLICT DO NOTHING`,
+    [[...extremities.keys()], rows.map(([roomId]) => roomId), rows.map(([, id]) => id)],
   );
 }
 

@@ -62,6 +62,11 @@ function cacheOf(database: Database): LRUCache<bigint, StateMap> {
   return cache;
 }
 
+/** The state of a snapshot, if it is at hand. */
+export function stateAtHand(database: Database, snapshotId: bigint): StateMap | undefined {
+  return cacheOf(database).get(snapshotId);
+}
+
 /**
  * The whole state of a snapshot. Snapshots with a common ancestor share its map.
  *

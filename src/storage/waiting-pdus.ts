@@ -153,18 +153,14 @@ export async function deleteKeptPdu(c: Connection, kept: Pick<WaitingPdu, "event
 
 /** As {@link settleWaitingPdus}, for one event. */
 export async function settleWaitingPdu(c: Connection, event: Event, now: number): Promise<void> {
-  await settleWaitingPdus(c, event.roomId, { events: [event], now });
+  await settleWaitingPdus(c, [event], now);
 }
 
 /**
- * Events of a room wait no more, and those that name one of them have their turn at `now` (milliseconds), however often
+ * Events wait no more, and those that name one of them have their turn at `now` (milliseconds), however often
  * they failed. What was told of the states that they build on has done its service, but where a resync may work with it.
  */
-export async function settleWaitingPdus(
-  c: Connection,
-  roomId: RoomId,
-  { events, now }: { readonly events: readonly Event[]; readonly now: number },
-): Promise<void> {
+export async function settleWaitingPdus(c: Connection, events: readonly Event[], now: number): Promise<void> {
   // Naming one anywhere is enough: a turn too many does no harm.
   await execute(
     c,
@@ -177,11 +173,12 @@ export async function settleWaitingPdus(
          WHERE told.room_id = past.room_id AND told.event_id = past.prev_event_id
            AND NOT EXISTS (SELECT 1 FROM partial_state_rooms partial WHERE partial.room_id = told.room_id))
      UPDATE waiting_pdus SET retry_at = $3
-     WHERE room_id = $2 AND event_id <> ALL ($1::text[]) AND retry_at > $3
-       AND EXISTS (SELECT 1 FROM unnest($1::text[]) AS named (id) WHERE strpos(pdu, '"' || named.id || '"') > 0)`,
+     WHERE room_id = ANY ($2::text[]) AND event_id <> ALL ($1::text[]) AND retry_at > $3
+       AND EXISTS (SELECT 1 FROM unnest($1::text[], $2::text[]) AS named (id, of_room)
+         WHERE named.of_room = room_id AND strpos(pdu, '"' || named.id || '"') > 0)`,
     [
       events.map(({ eventId }) => eventId),
-      roomId,
+      events.map(({ roomId }) => roomId),
       new Date(now),
       events.flatMap(({ eventId, pdu }) => prevEventIds(pdu).map(() => eventId)),
       events.flatMap(({ pdu }) => prevEventIds(pdu)),

@@ -11,7 +11,7 @@ import { advanceRoom } from "./advance-room.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
-import { canFollow, openTurn, type RoomTurn } from "./room-turn.ts";
+import { canFollow, isPlain, openFreeTurns, openTurn, type RoomTurn } from "./room-turn.ts";
 import {
   stateAfterEvent,
   stateBeforeEvent,
@@ -19,7 +19,7 @@ import {
   type StateSource,
   type StoredState,
 } from "./state-before-event.ts";
-import { writeTurn } from "./write-turn.ts";
+import { writeTurns } from "./write-turns.ts";
 
 /** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
 export class PrevEventsMissing extends Error {
@@ -65,7 +65,7 @@ export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input
   const known = placedBefore(turn, input.event);
   if (known !== undefined) return known;
   await placeEvent(ctx, turn, input);
-  await writeTurn(ctx, turn);
+  await writeTurns(ctx, tx, [turn]);
   const stored = turn.source.atHand.known.get(input.event.eventId);
   if (stored === undefined) throw new Error(`event ${input.event.eventId} was not placed`);
   await input.also?.(tx, stored);
@@ -88,23 +88,57 @@ export async function acceptEvents(
     const turn = await openTurn(ctx, tx, events);
     const taken: EventId[] = [];
     for (const input of inputs) {
-      const isThere = placedBefore(turn, input.event) !== undefined;
-      if (!isThere && !(canFollow(turn, input.event) && (await couldPlace(ctx, turn, input)))) break;
+      if (placedBefore(turn, input.event) === undefined) {
+        if (!canFollow(turn, input.event)) break;
+        const hole = await holeOrPlaced(ctx, turn, input);
+        if (hole !== undefined && turn.placed.length === 0) throw hole;
+        if (hole !== undefined) break;
+      }
       taken.push(input.event.eventId);
     }
-    await writeTurn(ctx, turn);
+    await writeTurns(ctx, tx, [turn]);
     return taken.flatMap((id) => turn.source.atHand.known.get(id) ?? []);
   });
 }
 
-/** False for an event with a hole in its past, before which the turn ends. */
-async function couldPlace(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<boolean> {
+/**
+ * The same for events of several rooms, in one transaction: of each room as many as follow from what is known of it, and
+ * none of a room that somebody else has locked.
+ *
+ * @returns those that are in the timeline now
+ */
+export async function acceptPlainEvents(
+  ctx: RoomsContext,
+  inputs: readonly Pick<EventToAccept, "event" | "origin">[],
+): Promise<readonly StoredEvent[]> {
+  const events = inputs.map(({ event }) => event);
+  return await commit(ctx, "accept an event", async (tx) => {
+    const turns = await openFreeTurns(ctx, tx, events);
+    const taken: EventId[] = [];
+    for (const turn of turns) {
+      for (const input of inputs) {
+        if (input.event.roomId !== turn.source.roomId || placedBefore(turn, input.event) !== undefined) continue;
+        if (!isPlain(turn, input.event) || (await holeOrPlaced(ctx, turn, input)) !== undefined) break;
+        taken.push(input.event.eventId);
+      }
+    }
+    await writeTurns(ctx, tx, turns);
+    const [turn] = turns;
+    return taken.flatMap((id) => turn?.source.atHand.known.get(id) ?? []);
+  });
+}
+
+/** The hole in an event's past, before which the turn ends; undefined for an event that was placed. */
+async function holeOrPlaced(
+  ctx: RoomsContext,
+  turn: RoomTurn,
+  input: EventToAccept,
+): Promise<PrevEventsMissing | AuthEventsMissing | undefined> {
   try {
     await placeEvent(ctx, turn, input);
-    return true;
+    return undefined;
   } catch (error) {
-    const isHole = error instanceof PrevEventsMissing || error instanceof AuthEventsMissing;
-    if (isHole && turn.placed.length > 0) return false;
+    if (error instanceof PrevEventsMissing || error instanceof AuthEventsMissing) return error;
     throw error;
   }
 }

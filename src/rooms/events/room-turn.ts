@@ -3,8 +3,8 @@ import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
-import { loadEventsAndStanding, roomFront, whichAreBuiltUpon } from "../../storage/room-graph.ts";
-import { lockRoom } from "../../storage/rooms.ts";
+import { loadEventsAndStanding, roomFronts, whichAreBuiltUpon } from "../../storage/room-graph.ts";
+import { lockFreeRooms, lockRoom, type RoomRow } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
@@ -67,27 +67,60 @@ export interface CurrentStateNews {
 export async function openTurn(ctx: RoomsContext, tx: Connection, events: readonly Event[]): Promise<RoomTurn> {
   const roomId = events[0]?.roomId ?? "!";
   const room = await lockRoom(tx, roomId);
-  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-  if (room === undefined || rules === undefined) throw new RoomUnknown(roomId);
-  const { extremities, partial } = await roomFront(tx, roomId);
-  const ids = new Set(extremities);
-  for (const event of events) {
-    ids.add(event.eventId);
-    for (const id of [...prevEventIds(event.pdu), ...authEventIdsWithCreate(event, rules)]) ids.add(id);
-  }
-  const standing = await loadEventsAndStanding(tx, [...ids]);
-  const builtUpon = await whichAreBuiltUpon(
+  const [turn] = room === undefined ? [] : await turnsIn(ctx, tx, { rooms: [room], events });
+  if (turn === undefined) throw new RoomUnknown(roomId);
+  return turn;
+}
+
+/** The same for events of several rooms, those of them that nobody else has locked. */
+export async function openFreeTurns(
+  ctx: RoomsContext,
+  tx: Connection,
+  events: readonly Event[],
+): Promise<readonly RoomTurn[]> {
+  const rooms = await lockFreeRooms(tx, [...new Set(events.map(({ roomId }) => roomId))]);
+  const locked = new Set(rooms.map(({ roomId }) => roomId));
+  return await turnsIn(ctx, tx, { rooms, events: events.filter(({ roomId }) => locked.has(roomId)) });
+}
+
+interface LockedRooms {
+  readonly rooms: readonly RoomRow[];
+  readonly events: readonly Event[];
+}
+
+async function turnsIn(
+  ctx: RoomsContext,
+  tx: Connection,
+  { rooms, events }: LockedRooms,
+): Promise<readonly RoomTurn[]> {
+  const fronts = await roomFronts(
     tx,
-    roomId,
-    events.map(({ eventId }) => eventId),
+    rooms.map(({ roomId }) => roomId),
   );
-  const { currentSnapshotId } = room;
-  const front: TurnFront = { extremities, moved: false, currentSnapshotId, resolvedOf: undefined };
-  const atHand = { known: standing.events, unwritten: new Set<EventId>() };
-  const source = { database: ctx.database, tx, roomId, rules, atHand, ...(partial && { partialFor: ctx.serverName }) };
-  const turn: RoomTurn = { source, partialIds: standing.partial, builtUpon, front, placed: [] };
-  // Of partial states a repair may have replaced some since.
-  if (!partial) front.resolvedOf = resolvedByNow(turn);
+  const frontOf = new Map(fronts.map((front) => [front.roomId, front]));
+  const rulesOfRoom = new Map(rooms.map(({ roomId, roomVersion }) => [roomId, rulesOf(roomVersion)]));
+  const ids = new Set(fronts.flatMap(({ extremities }) => extremities));
+  for (const event of events) {
+    const rules = rulesOfRoom.get(event.roomId);
+    const authIds = rules === undefined ? [] : authEventIdsWithCreate(event, rules);
+    for (const id of [event.eventId, ...prevEventIds(event.pdu), ...authIds]) ids.add(id);
+  }
+  const { events: known, partial: partialIds } = await loadEventsAndStanding(tx, [...ids]);
+  const builtUpon = await whichAreBuiltUpon(tx, events);
+  return rooms.flatMap(({ roomId, currentSnapshotId }) => {
+    const [rules, room] = [rulesOfRoom.get(roomId), frontOf.get(roomId)];
+    if (rules === undefined || room === undefined) return [];
+    const front = { extremities: room.extremities, moved: false, currentSnapshotId, resolvedOf: undefined };
+    const atHand = { known, unwritten: new Set<EventId>() };
+    const partialFor = room.partial ? { partialFor: ctx.serverName } : {};
+    const source = { database: ctx.database, tx, roomId, rules, atHand, ...partialFor };
+    return [withResolved({ source, partialIds, builtUpon, front, placed: [] })];
+  });
+}
+
+/** Of partial states a repair may have replaced some since. */
+function withResolved(turn: RoomTurn): RoomTurn {
+  if (turn.source.partialFor === undefined) turn.front.resolvedOf = resolvedByNow(turn);
   return turn;
 }
 
@@ -117,7 +150,11 @@ export function statesKey(snapshotIds: ReadonlySet<bigint>): string {
  * room's graph, its members or its auth chains can't: that must be the first event of a turn.
  */
 export function canFollow(turn: RoomTurn, event: Event): boolean {
-  if (turn.placed.length === 0) return true;
+  return turn.placed.length === 0 || isPlain(turn, event);
+}
+
+/** Whether all that the event's place depends on is at hand. */
+export function isPlain(turn: RoomTurn, event: Event): boolean {
   const { rules, partialFor, atHand, roomId } = turn.source;
   if (turn.builtUpon.has(event.eventId) || event.pdu.type === "m.room.create") return false;
   if (partialFor !== undefined && rules.eventIdFormat === "chosen-by-sender") return false;

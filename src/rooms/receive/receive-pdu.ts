@@ -161,23 +161,18 @@ async function fillHole(ctx: RoomsContext, received: VerifiedEvent, hole: Hole):
 }
 
 async function settledOne(ctx: RoomsContext, event: StoredEvent): Promise<PduReceived> {
-  await settled(ctx, event.roomId, [event]);
+  await settled(ctx, [event]);
   return { kind: "stored", event };
 }
 
-/** Events of a room that are in its timeline now: who waits for them has a turn. */
-export async function settled(
-  ctx: RoomsContext,
-  roomId: RoomId,
-  events: readonly StoredEvent[],
-): Promise<readonly PduReceived[]> {
-  await atStep(ctx, "settle a waiting event", () =>
-    settleWaitingPdus(ctx.database.pool, roomId, { events, now: ctx.now() }),
-  );
+/** Events that are in a timeline now: who waits for them has a turn. */
+export async function settled(ctx: RoomsContext, events: readonly StoredEvent[]): Promise<readonly PduReceived[]> {
+  await atStep(ctx, "settle a waiting event", () => settleWaitingPdus(ctx.database.pool, events, ctx.now()));
   // One of ours may have been kicked or banned.
   const isOurs = ({ pdu }: StoredEvent) =>
     pdu.type === "m.room.member" && (pdu.state_key ?? "").endsWith(`:${ctx.serverName}`);
-  if (events.some(isOurs)) void wakeAbandonedResync(ctx, roomId);
+  const changed = new Set(events.filter(isOurs).map(({ roomId }) => roomId));
+  for (const roomId of changed) void wakeAbandonedResync(ctx, roomId);
   return events.map((event) => ({ kind: "stored", event }));
 }
 

@@ -1,16 +1,16 @@
 import { parsePdu } from "../../matrix/event-format.ts";
 import { isEventId, isRoomId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
-import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
-import { localJoinedUsers } from "../../storage/memberships.ts";
+import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import { receivedTransaction, storeReceivedTransaction } from "../../storage/received-transactions.ts";
+import { standingInRooms } from "../../storage/room-standing.ts";
 import { roomRules } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
 import { atStep } from "../failpoints.ts";
 import { keepUnchecked } from "./keep-waiting.ts";
-import { inGraphOrder, receivePdus } from "./receive-pdus.ts";
+import type { PduReceived } from "./receive-pdu.ts";
+import { inGraphOrder, receivePdus, type ReceivedPdus } from "./receive-pdus.ts";
 import { receiveRefusals } from "./receive-refusals.ts";
 
 interface ReceivedTransaction {
@@ -47,11 +47,8 @@ export async function receiveTransaction(
     ofRoom.push(pdu);
     byRoom.set(pdu["room_id"], ofRoom);
   }
-  const [results] = await Promise.all([
-    Promise.all([...byRoom].map(([roomId, ofRoom]) => receiveRoomPdus(ctx, { origin, roomId, pdus: ofRoom }))),
-    receiveEdus(ctx, origin, edus),
-  ]);
-  const answer: TransactionResults = Object.assign({}, ...results);
+  const [results] = await Promise.all([receiveRooms(ctx, origin, byRoom), receiveEdus(ctx, origin, edus)]);
+  const answer: TransactionResults = results;
   const stored = await atStep(ctx, "store the answer to a transaction", () =>
     storeReceivedTransaction(pool, { origin, txnId, response: answer }),
   );
@@ -64,33 +61,49 @@ interface RoomPdus {
   readonly pdus: readonly JsonObject[];
 }
 
-async function receiveRoomPdus(ctx: RoomsContext, input: RoomPdus): Promise<TransactionResults> {
-  const { pool } = ctx.database;
-  const { roomId, origin } = input;
-  // In this order: a join that ends in between has put us into the room.
-  const joining = await isJoinUnderWay(pool, roomId);
-  const rules = await roomRules(pool, roomId);
-  const weAreIn = (await localJoinedUsers(pool, roomId, ctx.serverName)).length > 0;
-  if (!weAreIn && joining) return await keepUntilJoined(ctx, input);
-  const outside = "this server is not in the room";
-  if (rules === undefined) return allDropped(input, rules, outside);
-  if (!weAreIn) return { ...allDropped(input, rules, outside), ...(await receiveRefusals(ctx, { ...input, rules })) };
-
-  const results: Record<EventId, { error?: string }> = {};
-  for (const result of await receivePdus(ctx, { ...input, rules })) {
-    switch (result.kind) {
-      case "stored":
-        results[result.event.eventId] = {};
-        break;
-      case "waiting":
-        results[result.eventId] = {};
-        break;
-      case "dropped":
-        ctx.logger.info({ origin, roomId, eventId: result.eventId, reason: result.reason }, "a PDU was dropped");
-        if (result.eventId !== undefined) results[result.eventId] = { error: result.reason };
-    }
+/** Where we are in, events are received; where we are about to be, they are kept until then. */
+async function receiveRooms(
+  ctx: RoomsContext,
+  origin: ServerName,
+  byRoom: ReadonlyMap<RoomId, readonly JsonObject[]>,
+): Promise<TransactionResults> {
+  if (byRoom.size === 0) return {};
+  const standings = await standingInRooms(ctx.database.pool, [...byRoom.keys()], ctx.serverName);
+  const ours: ReceivedPdus[] = [];
+  const others: Promise<TransactionResults>[] = [];
+  for (const { roomId, roomVersion, currentSnapshotId, weAreIn, joining } of standings) {
+    const room: RoomPdus = { origin, roomId, pdus: byRoom.get(roomId) ?? [] };
+    const rules = roomVersion === null ? undefined : rulesOf(roomVersion);
+    if (weAreIn && rules !== undefined) ours.push({ ...room, rules, currentSnapshotId });
+    else others.push(joining && !weAreIn ? keepUntilJoined(ctx, room) : refuse(ctx, room, rules));
   }
+  const [received, ...answers] = await Promise.all([receivePdus(ctx, ours), ...others]);
+  const results: Record<EventId, { error?: string }> = Object.assign({}, ...answers);
+  for (const one of received) note(one, results);
   return results;
+}
+
+function note(received: PduReceived, results: Record<EventId, { error?: string }>): void {
+  switch (received.kind) {
+    case "stored":
+      results[received.event.eventId] = {};
+      break;
+    case "waiting":
+      results[received.eventId] = {};
+      break;
+    case "dropped":
+      if (received.eventId !== undefined) results[received.eventId] = { error: received.reason };
+  }
+}
+
+/** Of a room that we are not in, all that concerns us is what keeps our users out of it. */
+async function refuse(
+  ctx: RoomsContext,
+  room: RoomPdus,
+  rules: RoomVersionRules | undefined,
+): Promise<TransactionResults> {
+  const dropped = allDropped(room, rules, "this server is not in the room");
+  return rules === undefined ? dropped : { ...dropped, ...(await receiveRefusals(ctx, { ...room, rules })) };
 }
 
 /** The room's version, and with it the events' ids, may not be known before the join is stored. */

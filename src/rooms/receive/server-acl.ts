@@ -2,9 +2,10 @@ import { isIPv4 } from "node:net";
 import type { RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { isJsonArray } from "../../matrix/json.ts";
 import type { JsonObject, JsonValue } from "../../matrix/json.ts";
+import { stateGet } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
 import { loadRoom } from "../../storage/rooms.ts";
-import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { lookUpInSnapshot, stateAtHand } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 
 /** Why a PDU of a server was dropped that the list shuts out. */
@@ -29,7 +30,11 @@ export async function isServerAllowedInState(
 ): Promise<boolean> {
   if (snapshotId === null) return true;
   const { pool } = ctx.database;
-  const eventId = await lookUpInSnapshot(pool, snapshotId, "m.room.server_acl", "");
+  const state = stateAtHand(ctx.database, snapshotId);
+  const eventId =
+    state === undefined
+      ? await lookUpInSnapshot(pool, snapshotId, "m.room.server_acl", "")
+      : stateGet(state, "m.room.server_acl", "");
   const acl = eventId === undefined ? undefined : await loadEvent(pool, eventId);
   return acl === undefined || serverAllowedByAcl(acl.pdu.content, server);
 }

@@ -6,10 +6,12 @@ import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
+import { partialEventIds } from "../../../src/storage/partial-state.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import { addWaitingPdu, countWaitingPdus, dueWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { Sent } from "../../resident/resident.ts";
+import { AT_ROOM, holdLock, untilWaiting } from "../../support/hold-point.ts";
 import { completeResync, enterRoom, type EnteredRoom } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
 
@@ -44,6 +46,11 @@ async function entered(life: (typeof LIVES)[number]["life"]): Promise<EnteredRoo
   const room = await enterRoom(scene);
   if (life === "full") await completeResync(scene, room);
   return room;
+}
+
+function mustBe<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error("there is none");
+  return value;
 }
 
 const idsOf = (sent: readonly Sent[]): EventId[] => sent.map(({ eventId }) => eventId);
@@ -104,8 +111,7 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
 
   it("of two branches with states of their own end with the resolution of both", async () => {
     const { room, roomId } = await entered(life);
-    const [start] = [...room.extremities];
-    if (start === undefined) throw new Error("the room has no extremity");
+    const start = mustBe([...room.extremities][0]);
     const name = (text: string) => ({ type: "m.room.name", content: { name: text } });
     const one = await resident.sendState(room, name("one"), { push: false, prevEvents: [start] });
     const other = await resident.sendState(room, name("other"), { push: false, prevEvents: [start] });
@@ -123,8 +129,8 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
 
   it("end each what waits for it", async () => {
     const { room, roomId } = await entered(life);
-    const [first, second, third] = await messages(room, 3);
-    if (first === undefined || second === undefined || third === undefined) throw new Error("there are three");
+    const three = await messages(room, 3);
+    const [first, second, third] = [mustBe(three[0]), mustBe(three[1]), mustBe(three[2])];
     const now = sidecar.ctx.now();
     for (const { eventId, event } of [second, third]) {
       const waiting = { eventId, roomId, origin: resident.serverName, pdu: event.pdu };
@@ -137,14 +143,45 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
   });
 });
 
+describe("events of several rooms that come together", () => {
+  it("take hardly more statements than those of one", async () => {
+    const rooms = [await entered("partial"), await entered("full"), await entered("full"), await entered("full")];
+    const twoOfEach = async (): Promise<readonly Sent[]> => {
+      const ofRooms: (readonly Sent[])[] = [];
+      for (const { room } of rooms) ofRooms.push(await messages(room, 2));
+      return ofRooms.flat();
+    };
+    await receive(await twoOfEach());
+    const few = await statementsOf(async () => receive(await messages(mustBe(rooms[1]).room, 1)));
+    const sent = await twoOfEach();
+    const many = await statementsOf(() => receive(sent));
+    expect(many).toBeLessThan(few + 10);
+    expect((await loadEvents(pool, idsOf(sent))).size).toBe(8);
+    for (const [index, { roomId }] of rooms.entries()) {
+      expect(await forwardExtremities(pool, roomId)).toEqual([mustBe(sent[2 * index + 1]).eventId]);
+    }
+    expect((await partialEventIds(pool, idsOf(sent))).size).toBe(2);
+  });
+
+  it("don't wait for each other's rooms", async () => {
+    const [one, other] = [await entered("full"), await entered("full")];
+    const [inOne, inOther] = [await messages(one.room, 1), await messages(other.room, 1)];
+    const lock = await holdLock(database, "SELECT 1 FROM rooms WHERE room_id = $1 FOR UPDATE", [one.roomId]);
+    const answered = receive([...inOne, ...inOther]);
+    await untilWaiting(database, AT_ROOM);
+    expect([...(await loadEvents(pool, idsOf([...inOne, ...inOther]))).keys()]).toEqual(idsOf(inOther));
+    await lock.release();
+    expect(Object.keys(await answered)).toHaveLength(2);
+    expect((await loadEvents(pool, idsOf([...inOne, ...inOther]))).size).toBe(2);
+  });
+});
+
 describe("an event that can't be stored", () => {
   it("keeps none of those from being stored that came with it, and its transaction from being acknowledged", async () => {
     const { room, roomId } = await entered("full");
-    const [start] = room.extremities;
-    if (start === undefined) throw new Error("the room has no extremity");
-    const [bad] = await messages(room, 1, [start]);
+    const start = mustBe([...room.extremities][0]);
+    const bad = mustBe((await messages(room, 1, [start]))[0]);
     const good = await messages(room, 5, [start]);
-    if (bad === undefined) throw new Error("there is one");
     await pool.query(`
       CREATE FUNCTION refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
       CREATE TRIGGER refuse_one BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_id = '${bad.eventId}')

@@ -1,10 +1,11 @@
 import { serverNameOf, type EventId, type ServerName, type UserId } from "../../matrix/identifiers.ts";
 import { splitStateKey } from "../../matrix/state.ts";
+import type { Connection } from "../../storage/database.ts";
 import { insertTimelineEvents, type StoredEvent } from "../../storage/events.ts";
 import { addToOutbox } from "../../storage/outbox.ts";
 import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
-import { markPartial } from "../../storage/partial-state.ts";
-import { setForwardExtremities } from "../../storage/rooms.ts";
+import { markEachPartial } from "../../storage/partial-state.ts";
+import { setExtremitiesOfRooms } from "../../storage/rooms.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
@@ -13,39 +14,39 @@ import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
 import { applyCurrentState, type CurrentStateChange } from "./update-current-state.ts";
 
 /**
- * Writes what a turn has placed, all in one: the events with their positions in the streams, the room's extremities and
- * current state, and our own events into the outbox. Among the last steps of the transaction: everybody else who wants
- * a position waits until it ends.
+ * Writes what turns of one transaction have placed, all in one: the events with their positions in the streams, the
+ * rooms' extremities and current states, and our own events into the outbox. Among the last steps of the transaction:
+ * everybody else who wants a position waits until it ends.
  */
-export async function writeTurn(ctx: RoomsContext, turn: RoomTurn): Promise<void> {
-  const { placed, source, front } = turn;
-  const { tx, roomId, atHand } = source;
+export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: readonly RoomTurn[]): Promise<void> {
+  const placed = turns.flatMap((turn) => turn.placed.map((one) => ({ ...one, turn })));
   if (placed.length === 0) return;
-  const ours = await destinationsOfOurs(ctx, turn);
+  const destinations = new Map<EventId, readonly ServerName[]>();
+  for (const turn of turns) for (const entry of await destinationsOfOurs(ctx, turn)) destinations.set(...entry);
 
   const first = await takeStreamPositions(tx, placed.length);
-  const entries = placed.map(({ event }, index) => ({ event, streamId: first + BigInt(index) }));
+  const entries = placed.map((one, index) => ({ ...one, streamId: first + BigInt(index) }));
   await insertTimelineEvents(
     tx,
     entries.map(({ event, streamId }) => ({ ...event, event, streamId })),
   );
-  for (const { event, streamId } of entries) atHand.known.set(event.eventId, { ...event, streamId });
-  atHand.unwritten.clear();
-  const partial = placed.filter((one) => one.partial).map(({ event }) => event.eventId);
-  if (partial.length > 0) await markPartial(tx, roomId, ...partial);
-  if (front.moved) await setForwardExtremities(tx, roomId, front.extremities);
-  for (const [index, { news }] of placed.entries()) {
-    const streamId = first + BigInt(index);
-    if (news !== undefined) await applyCurrentState(ctx, source, news.change, { streamId, told: news.told });
+  const partial = entries.flatMap((one) => (one.partial ? [one.event] : []));
+  if (partial.length > 0) await markEachPartial(tx, partial);
+  const moved = turns.flatMap(({ front, source }) =>
+    front.moved ? [[source.roomId, front.extremities] as const] : [],
+  );
+  if (moved.length > 0) await setExtremitiesOfRooms(tx, new Map(moved));
+  for (const { news, turn, streamId } of entries) {
+    if (news !== undefined) await applyCurrentState(ctx, turn.source, news.change, { streamId, told: news.told });
   }
-  for (const [index, { event }] of placed.entries()) {
-    const destinations = ours.get(event.eventId);
-    if (destinations === undefined) continue;
-    const own = { eventId: event.eventId, streamId: first + BigInt(index) };
-    await addToOutbox(tx, { ...own, destinations });
-    await noteOwnEventDestinations(tx, roomId, { ...own, servers: destinations });
+  for (const { event, streamId, turn } of entries) {
+    turn.source.atHand.known.set(event.eventId, { ...event, streamId });
+    const servers = destinations.get(event.eventId);
+    if (servers === undefined) continue;
+    const own = { eventId: event.eventId, streamId };
+    await addToOutbox(tx, { ...own, destinations: servers });
+    await noteOwnEventDestinations(tx, event.roomId, { ...own, servers });
   }
-  placed.length = 0;
 }
 
 /**
