@@ -20,10 +20,14 @@ interface DatabaseOptions {
   readonly onIdleError?: (error: Error) => void;
   /** Shown in pg_stat_activity. */
   readonly applicationName?: string;
+  /** How long a transaction may ask for nothing before PostgreSQL ends it, in milliseconds (60,000). */
+  readonly idleTransactionMs?: number;
 }
 
 const DEFAULT_CONNECTIONS = 10;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** A process that is frozen (a suspended machine) keeps its connections and with them its locks on whole rooms. */
+const IDLE_TRANSACTION_MS = 60_000;
 
 /** Opens the pools lazily: the first query connects. */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
@@ -32,6 +36,7 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     connectionString: url,
     application_name: options.applicationName ?? "fastjoin",
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    idle_in_transaction_session_timeout: options.idleTransactionMs ?? IDLE_TRANSACTION_MS,
     keepAlive: true,
   };
   const pool = new pg.Pool({ ...config, max: connections });
