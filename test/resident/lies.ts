@@ -66,6 +66,10 @@ export function* textsOf(
   for (const id of ids) {
     if (!room.withheld.has(id)) yield servedText(troubles, mustHave(room, id));
   }
+  for (const repeated of liesNamed(troubles, "repeat")) {
+    if (repeated.list !== list) continue;
+    for (let left = repeated.times; left > 0; left -= 1) yield repeated.text;
+  }
   if (list !== "auth_chain") return;
   for (const { pdu } of liesNamed(troubles, "foreign-auth")) yield stringifyJson(pdu);
 }

@@ -50,6 +50,8 @@ export type Lie =
   | { readonly lie: "missing-auth"; readonly eventId?: EventId }
   /** An event that belongs to another room, or none, stands in the auth chain. */
   | { readonly lie: "foreign-auth"; readonly pdu: JsonObject }
+  /** This text, so many times, behind the events of the state, or of its auth chain. */
+  | { readonly lie: "repeat"; readonly text: string; readonly times: number; readonly list: "state" | "auth_chain" }
   /** send_join: a second create event in the auth chain, or in place of the true one in the state. */
   | { readonly lie: "other-create"; readonly where: "state" | "auth_chain" }
   | { readonly lie: "no-create" }

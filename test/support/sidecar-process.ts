@@ -10,6 +10,7 @@ import { temporalCli } from "./temporal-cli.ts";
 
 const ENTRY = fileURLToPath(new URL("../../src/main/fastjoin.ts", import.meta.url));
 const COMMAND = ["--import", "tsx", ENTRY];
+const BUILT = fileURLToPath(new URL("../../bin/fastjoin.js", import.meta.url));
 
 /** Settings of a sidecar of its own: free ports, a data directory that goes after the test. */
 export interface SidecarSettings {
@@ -51,7 +52,16 @@ export interface SidecarProcess {
 
 /** Starts one of the program's commands from the sources. */
 export function spawnFastjoin(env: Readonly<Record<string, string>>, ...args: readonly string[]): SidecarProcess {
-  const child = spawn(process.execPath, [...COMMAND, ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
+  return spawnProgram(env, [...COMMAND, ...args]);
+}
+
+/** The same as it is installed: what it takes of the machine is the product's, without that of a compiler. */
+export function spawnBuiltFastjoin(env: Readonly<Record<string, string>>, ...args: readonly string[]): SidecarProcess {
+  return spawnProgram(env, [BUILT, ...args]);
+}
+
+function spawnProgram(env: Readonly<Record<string, string>>, command: readonly string[]): SidecarProcess {
+  const child = spawn(process.execPath, command, { env, stdio: ["ignore", "pipe", "pipe"] });
   let stdout = "";
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));

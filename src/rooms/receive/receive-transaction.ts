@@ -49,6 +49,8 @@ export async function receiveTransaction(
   }
   const [results] = await Promise.all([receiveRooms(ctx, origin, byRoom), receiveEdus(ctx, origin, edus)]);
   const answer: TransactionResults = results;
+  // Of what changed nothing nothing need be remembered, or any server could fill our disk.
+  if (edus.length === 0 && Object.values(answer).every(({ error }) => error !== undefined)) return answer;
   const stored = await atStep(ctx, "store the answer to a transaction", () =>
     storeReceivedTransaction(pool, { origin, txnId, response: answer }),
   );
@@ -102,8 +104,13 @@ async function refuse(
   room: RoomPdus,
   rules: RoomVersionRules | undefined,
 ): Promise<TransactionResults> {
-  const dropped = allDropped(room, rules, "this server is not in the room");
-  return rules === undefined ? dropped : { ...dropped, ...(await receiveRefusals(ctx, { ...room, rules })) };
+  const { origin, roomId, pdus } = room;
+  const reason = "this server is not in the room";
+  const taken = rules === undefined ? {} : await receiveRefusals(ctx, { ...room, rules });
+  const count = pdus.length - Object.keys(taken).length;
+  // One line, however many they are.
+  if (count > 0) ctx.logger.info({ origin, roomId, count, reason }, "PDUs were dropped");
+  return { ...allDropped(room, rules, reason), ...taken };
 }
 
 /** The room's version, and with it the events' ids, may not be known before the join is stored. */
