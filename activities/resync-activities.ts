@@ -3,7 +3,8 @@ import type { RoomsContext } from "../src/rooms/context.ts";
 import { recordCancelled } from "../src/rooms/resync/resync-cancelled.ts";
 import { finishResync, type ResyncFinished } from "../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep, type ResyncStep, type ResyncTarget } from "../src/rooms/resync/resync-next-step.ts";
-import { repairEvents, type EventsRepaired } from "../src/rooms/resync/resync-repair-events.ts";
+import { repairAll } from "../src/rooms/resync/repair-all.ts";
+import type { EventsRepaired } from "../src/rooms/resync/resync-repair-events.ts";
 import { serversForResync } from "../src/rooms/resync/resync-servers.ts";
 import { acting } from "./acting.ts";
 import { fetchOutcome, type FetchOutcome } from "./fetch-outcome.ts";
@@ -44,7 +45,7 @@ export function createResyncActivities(ctx: RoomsContext) {
       return await acting(ctx, "report repaired events", async (signal, note) => {
         const eventIds = input.eventIds as readonly EventId[];
         let batches = 0;
-        return await repairEvents(ctx, targetOf(input), eventIds, () => {
+        return await repairAll(ctx, targetOf(input), eventIds, () => {
           signal.throwIfAborted();
           batches += 1;
           note({ batches });

@@ -21,6 +21,7 @@ import { checkFiles } from "./check-surroundings.ts";
 import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
+import { watchEventLoop } from "./event-loop-watch.ts";
 import { createHealthRouter } from "./health.ts";
 import { keepTrying } from "./keep-trying.ts";
 import { openListener, type Listener } from "./listener.ts";
@@ -126,6 +127,7 @@ export async function serve(config: Config, { reach }: { readonly reach?: Reach 
   const logger = createLogger(config.logLevel, { process: "serve" });
   const shutdown = createShutdown(logger);
   try {
+    watchEventLoop(logger, shutdown);
     const composition = await compose({ config, logger, shutdown, process: "serve", reach });
     const { ctx } = composition;
     await makeSenders(ctx);

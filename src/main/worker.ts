@@ -9,6 +9,7 @@ import { reportReady } from "./child-process-run.ts";
 import { compose, type Composition } from "./compose.ts";
 import type { Config } from "./config.ts";
 import { keepTrying } from "./keep-trying.ts";
+import { watchEventLoop } from "./event-loop-watch.ts";
 import { createLogger } from "./logger.ts";
 import { ensureReconcileSchedule } from "./reconcile-schedule.ts";
 import { createShutdown, type Shutdown } from "./shutdown.ts";
@@ -81,6 +82,7 @@ export async function work(config: Config, { reach, workflows = workflowSource()
   const logger = createLogger(config.logLevel, { process: "worker" });
   const shutdown = createShutdown(logger);
   try {
+    watchEventLoop(logger, shutdown);
     const composition = await compose({ config, logger, shutdown, process: "worker", reach });
     // Not before: its threads would keep a process alive that fails at its start.
     installTemporalLogger(logger);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { EventId } from "../../../../src/matrix/identifiers.ts";
+import { repairAll } from "../../../../src/rooms/resync/repair-all.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { repairEvents } from "../../../../src/rooms/resync/resync-repair-events.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
@@ -71,6 +72,21 @@ describe("finishResync, while an event arrives", () => {
     const { eventId } = await sent;
     expect(await isPartial(eventId)).toBe(false);
     expect(await loadEvent(database.pool, eventId)).toMatchObject({ outlier: false, rejection: null });
+    await expectWhole(scene, entered);
+  });
+});
+
+describe("repairAll, while events arrive", () => {
+  it("repairs what has come since the events were listed too, so that nothing is left for another step", async () => {
+    const entered = await enterRoom(scene);
+    const { target, room } = entered;
+    const { eventIds } = await resyncUpTo(ctx, target, "repair");
+    const { eventId } = await resident.sendMessage(room, resident.founder, "after the list was made");
+    expect(await isPartial(eventId)).toBe(true);
+
+    expect(await repairAll(ctx, target, eventIds)).toMatchObject({ kind: "repaired", count: eventIds.length + 1 });
+    expect(await isPartial(eventId)).toBe(false);
+    expect(await finishResync(ctx, target)).toMatchObject({ kind: "completed" });
     await expectWhole(scene, entered);
   });
 });
