@@ -1,6 +1,6 @@
 import { createByteCollector } from "../federation-api/byte-collector.ts";
 import type { ByteCollector } from "../federation-api/byte-collector.ts";
-import { MAX_FOREIGN_VALUES, parseJson } from "../matrix/json.ts";
+import { parseJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
 
 /** The text is no JSON object of the expected shape, or exceeds a limit. */
@@ -39,6 +39,10 @@ const BACKSLASH = 0x5c;
 const CLOSE_LIST = 0x5d;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
+
+/** An event of the size limit holds half as many: thousands of such are read, of which none may take a hundred MiB. */
+const MAX_ELEMENT_VALUES = 65_536;
+const MAX_MEMBER_VALUES = 250_000;
 
 /** Where in the outermost object, or in one of the lists, the next byte stands. */
 type Place =
@@ -171,7 +175,7 @@ function startList(scan: Scan, byte: number): false {
 }
 
 function finishValue(scan: Scan, last: Uint8Array): JsonPiece | undefined {
-  const value = parseJson(textOf(scan, last), MAX_FOREIGN_VALUES);
+  const value = parseJson(textOf(scan, last), scan.place === "element" ? MAX_ELEMENT_VALUES : MAX_MEMBER_VALUES);
   stopCapturing(scan);
   switch (scan.place) {
     case "key":

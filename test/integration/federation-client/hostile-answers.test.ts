@@ -83,7 +83,7 @@ describe("an answer that", () => {
       response.end("x".repeat(3_000_000));
     });
     expect(failure).toMatchObject({ kind: "bad-response" });
-    expect(failure.reason).toContain("larger than 1048576 bytes");
+    expect(failure.reason).toContain("larger than 524288 bytes");
   });
 
   it("breaks off is a bad one", async () => {
