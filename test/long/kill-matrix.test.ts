@@ -1,51 +1,70 @@
-import { setTimeout as delay } from "node:timers/promises";
-import { afterAll, beforeAll, describe, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
-import type { Running } from "../../src/main/running-file.ts";
-import { startResident, type Resident } from "../resident/resident.ts";
-import type { HttpClient } from "../support/http-client.ts";
-import { spawnFastjoin, untilRunning, type SidecarProcess, type SidecarSettings } from "../support/sidecar-process.ts";
-import { addAlice, expectEqualStates, joinVia, settingsBeside, untilComplete } from "../support/sidecar-scene.ts";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ALL_STEPS, isChosen, pointOf, SIDES, VICTIMS } from "./kill-matrix/cells.ts";
+import { DEEDS_IN_ROOMS } from "./kill-matrix/deeds-in-rooms.ts";
+import { DEEDS_OF_USERS } from "./kill-matrix/deeds-of-users.ts";
+import {
+  killGround,
+  killHalves,
+  rehearse,
+  type Cell,
+  type Performance,
+  type Rehearsal,
+} from "./kill-matrix/perform.ts";
+import { writeTable } from "./kill-matrix/table.ts";
+import { openTheatre, type Theatre } from "./kill-matrix/theatre.ts";
 
-const PARTS = ["worker", "serve", "temporal", "postgres"] as const;
+/** As many sidecars at once as two cores keep busy while the others wait for a heartbeat that does not come. */
+const LANES = 3;
 
-/** Milliseconds after the join: while the state is asked for, in the middle of it, near its end. */
-const MOMENTS = [200, 1_500, 4_000] as const;
-
-let resident: Resident;
-let settings: SidecarSettings;
-let sidecar: SidecarProcess;
-let running: Running;
-let alice: HttpClient;
+let theatre: Theatre;
+let rehearsals: readonly Rehearsal[] = [];
+const performances: Performance[] = [];
 
 beforeAll(async () => {
-  resident = await startResident();
-  resident.trouble({ kind: "slow", bytesPerSecond: 250_000, at: "state" });
-  settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
-  sidecar = spawnFastjoin(settings.env, "start");
-  running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-  alice = await addAlice(settings, running.clientUrl ?? "");
-}, 180_000);
+  theatre = await openTheatre(LANES);
+  rehearsals = await rehearse(theatre, [...DEEDS_IN_ROOMS, ...DEEDS_OF_USERS]);
+}, 600_000);
 afterAll(async () => {
-  sidecar.child.kill("SIGTERM");
-  await sidecar.finished;
-  await settings.remove();
-  await resident.close();
+  await theatre.close();
+  await writeTable(rehearsals, performances);
 });
 
-describe("a resync ends with the resident's state", () => {
-  for (const part of PARTS) {
-    for (const moment of MOMENTS) {
-      it(`when ${part} is killed ${moment} ms after the join`, async () => {
-        const room = resident.hostRoom({ members: 1000, servers: 20, label: `${part} ${moment}` });
-        await joinVia(alice, room, resident);
-        await delay(moment);
-        const before = running.processes[part] ?? 0;
-        process.kill(before, "SIGKILL");
-        running = await untilRunning(settings, sidecar, ({ processes }) => (processes[part] ?? before) !== before);
-        await untilComplete(settings, room, sidecar);
-        expectEqualStates(await alice.fullState(room.roomId), resident.fullState(room));
-      });
-    }
+/** The kills of this run, at every point that a deed reaches. */
+function chosen(): readonly Cell[] {
+  const points = ALL_STEPS.flatMap((step) => SIDES.map((side) => pointOf(side, step)));
+  return points.flatMap((point) => {
+    const half = rehearsals.find(({ reached }) => reached.has(point))?.reached.get(point);
+    return VICTIMS.filter((victim) => isChosen(point, victim, half === victim)).map((victim) => ({ point, victim }));
+  });
+}
+
+function failures(done: readonly Performance[]): readonly string[] {
+  return done
+    .filter(({ failure }) => failure !== undefined)
+    .map(({ cell, failure }) => `${cell.point}, ${cell.victim} killed: ${String(failure)}`);
+}
+
+describe("the failpoints", () => {
+  it("are all reached, both sides of each, by what users and servers do", () => {
+    const reached = new Set(rehearsals.flatMap((one) => [...one.reached.keys()]));
+    const points = ALL_STEPS.flatMap((step) => SIDES.map((side) => pointOf(side, step)));
+    expect(points.filter((point) => !reached.has(point))).toEqual([]);
+  });
+});
+
+describe("what users and servers do ends as without a kill", () => {
+  it("when serve or worker is killed at a failpoint", async () => {
+    const cells = chosen().filter(({ victim }) => victim === "serve" || victim === "worker");
+    performances.push(...(await killHalves(theatre, rehearsals, cells)));
+    expect(failures(performances)).toEqual([]);
+  });
+
+  for (const part of ["postgres", "temporal"] as const) {
+    it(`when ${part} is killed at a failpoint`, async () => {
+      const cells = chosen().filter(({ victim }) => victim === part);
+      const done = await killGround(theatre, rehearsals, { part, cells });
+      performances.push(...done);
+      expect(failures(done)).toEqual([]);
+    });
   }
 });

@@ -1,0 +1,101 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bundleWorkflowCode } from "@temporalio/worker";
+import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../../src/main/embedded/postgres.ts";
+import { startEmbeddedTemporal } from "../../../src/main/embedded/temporal.ts";
+import { createLogger } from "../../../src/main/logger.ts";
+import { temporalCli } from "../temporal-cli.ts";
+
+/** PostgreSQL, Temporal and the bundled workflows, which several sidecars share. */
+export interface Grounds {
+  readonly temporalAddress: string;
+  readonly workflowBundle: string;
+  /** Of a server's database; made when it is first connected to by `newDatabase`. */
+  readonly postgresUrl: string;
+  /** Of PostgreSQL's first process. */
+  readonly postgresPid: number;
+  /** SIGKILL, waited for. */
+  kill(part: GroundPart): Promise<void>;
+  /** Starts it again on what it has left. */
+  start(part: GroundPart): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type GroundPart = "postgres" | "temporal";
+
+export interface GroundsOptions {
+  /** Further settings of PostgreSQL. */
+  readonly postgres?: Readonly<Record<string, string>>;
+}
+
+/** A commit that was answered is on the disk, as far as a process's end can tell: only a machine's crash may lose it. */
+const POSTGRES_SETTINGS = { fsync: "off", synchronous_commit: "on", full_page_writes: "off", max_connections: "200" };
+
+export async function openGrounds(options: GroundsOptions = {}): Promise<Grounds> {
+  const folder = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
+  const ports = { postgres: await freePort(), temporal: await freePort(), ui: await freePort() };
+  const logger = createLogger("silent", { process: "test" });
+  const cli = await temporalCli();
+  let postgres: EmbeddedPostgres | undefined;
+  let temporal: ChildProcess | undefined;
+  const startPostgres = async (): Promise<EmbeddedPostgres> =>
+    await startEmbeddedPostgres({
+      dataDir: folder,
+      port: ports.postgres,
+      settings: { ...POSTGRES_SETTINGS, ...options.postgres },
+    });
+  const startTemporal = async (): Promise<ChildProcess> =>
+    await startEmbeddedTemporal({ cli, dataDir: folder, port: ports.temporal, uiPort: ports.ui, logger });
+  const kill = async (part: GroundPart): Promise<void> => {
+    if (part === "postgres") {
+      if (postgres !== undefined) process.kill(postgres.pid, "SIGKILL");
+      await postgres?.ended;
+    } else if (temporal !== undefined) {
+      const ended = once(temporal, "exit");
+      temporal.kill("SIGKILL");
+      await ended;
+    }
+  };
+  const bundled = bundle(join(folder, "workflows.js"));
+  [postgres, temporal] = await Promise.all([startPostgres(), startTemporal()]);
+  return {
+    temporalAddress: `127.0.0.1:${ports.temporal}`,
+    workflowBundle: await bundled,
+    postgresUrl: postgres.url,
+    get postgresPid() {
+      return postgres?.pid ?? 0;
+    },
+    kill,
+    start: async (part) => {
+      if (part === "postgres") postgres = await startPostgres();
+      else temporal = await startTemporal();
+    },
+    close: async () => {
+      if (temporal?.exitCode === null && temporal.signalCode === null) await kill("temporal");
+      await postgres?.stop();
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+async function bundle(path: string): Promise<string> {
+  const silent = createLogger("silent", { process: "test" });
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: fileURLToPath(new URL("../../../workflows/index.ts", import.meta.url)),
+    logger: {
+      trace: () => {},
+      debug: () => {},
+      info: () => {},
+      warn: () => {},
+      error: (message) => silent.error(message),
+      log: () => {},
+    },
+  });
+  await writeFile(path, code);
+  return path;
+}
