@@ -1,40 +1,28 @@
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { registerClient } from "../demo/chat-client.ts";
 import type { ChatClient } from "../demo/chat-client.ts";
 import { spawnResident } from "../test/resident/spawn-resident.ts";
 import type { ResidentProcess } from "../test/resident/spawn-resident.ts";
-import { measureJoin, patienceMs } from "./measure-join.ts";
-import { measureReceiving, receivingTable, type ReceivingFigures } from "./measure-receiving.ts";
+import { measureJoin, type Manner } from "./measure-join.ts";
+import { measureReceiving, type ReceivingFigures } from "./measure-receiving.ts";
+import { readPlan, timeLimitMs, type Plan } from "./plan.ts";
 import { openFastjoin, openSynapse } from "./products.ts";
 import type { Product, Stoppable } from "./products.ts";
-import { markdownTable, mediansOf } from "./report.ts";
-import type { Round } from "./report.ts";
+import { tablesOf, type Measured, type Round } from "./report.ts";
 import { measureStateResolution } from "./state-resolution.ts";
+import { writeTables } from "./write-tables.ts";
 
 /**
  * The main job beside Synapse's: both join the same rooms of the same resident, one after the other, each with a
- * PostgreSQL of its own. Prints a Markdown table of medians and writes every round to `bench.json`.
+ * PostgreSQL of its own. Prints Markdown tables of medians and writes every round to `bench.json`.
  *
- *     npm run bench -- --members 1000,5000,20000 --rounds 3
+ *     npm run bench -- --only join,full --members 1000,5000 --alone none --rounds 1
  */
 
 const OUTPUT = join(import.meta.dirname, "..", "bench.json");
-const SERVERS = 50;
 const WARM_UP_MEMBERS = 200;
-/** For all that starts and stops. */
-const OVERHEAD_MS = 600_000;
-
-interface Plan {
-  readonly sizes: readonly number[];
-  readonly rounds: number;
-  readonly fromSource: boolean;
-  readonly resolution: boolean;
-  /** Of the room in which receiving is measured; undefined: it is left out. */
-  readonly receivingMembers: number | undefined;
-}
 
 /** What has been started, and must be ended whatever happens. */
 interface Stage {
@@ -47,36 +35,6 @@ interface Stage {
 interface Field {
   readonly resident: ResidentProcess;
   readonly competitors: readonly { readonly product: Product; readonly client: ChatClient }[];
-}
-
-function readPlan(): Plan {
-  const { values } = parseArgs({
-    options: {
-      members: { type: "string", default: "1000,5000" },
-      rounds: { type: "string", default: "3" },
-      "from-source": { type: "boolean", default: false },
-      "no-state-resolution": { type: "boolean", default: false },
-      "receiving-members": { type: "string", default: "5000" },
-      "no-receiving": { type: "boolean", default: false },
-    },
-  });
-  const sizes = values.members.split(",").map((text) => wholeNumber("--members", text, 10));
-  return {
-    // Ascending: what a process has once held it rarely gives back, and would show as the peak of a smaller room.
-    sizes: sizes.toSorted((a, b) => a - b),
-    rounds: wholeNumber("--rounds", values.rounds, 1),
-    fromSource: values["from-source"],
-    resolution: !values["no-state-resolution"],
-    receivingMembers: values["no-receiving"]
-      ? undefined
-      : wholeNumber("--receiving-members", values["receiving-members"], 10),
-  };
-}
-
-function wholeNumber(flag: string, text: string, least: number): number {
-  const number = Number(text);
-  if (Number.isSafeInteger(number) && number >= least) return number;
-  throw new RangeError(`${flag} holds ${JSON.stringify(text)}; allowed is a whole number from ${least}`);
 }
 
 function say(line: string): void {
@@ -101,23 +59,62 @@ async function openField(stage: Stage, plan: Plan): Promise<Field> {
   return { resident, competitors };
 }
 
+/** What goes out to all servers of a room would, from hundreds of rooms' worth of servers, measure the resident. */
+const SERVERS: Readonly<Record<Manner, number>> = { quiet: 50, receiving: 50, full: 50, sending: 5 };
+
+interface RoundToPlay {
+  readonly members: number;
+  readonly round: number;
+  readonly manner: Manner;
+  readonly alone?: boolean;
+}
+
 /** One room, joined by both. Whoever is first in one round is second in the next. */
-async function playRound(field: Field, members: number, round: number): Promise<Round[]> {
-  const { resident, competitors } = field;
+async function playRound(field: Field, { members, round, manner, alone = false }: RoundToPlay): Promise<Round[]> {
+  const { resident } = field;
+  // While its own client sends, the resync of Synapse does not always end.
+  const oursOnly = alone || manner === "sending";
+  const competitors = field.competitors.filter(({ product }) => !oursOnly || product.name === "Fastjoin");
   // The resident adds a user of its own.
-  const parameters = { members: members - 1, servers: SERVERS, label: `bench ${round}`, messages: 50 };
-  const { roomId } = await resident.call("hostRoom", parameters);
+  const label = `bench ${manner} ${round}`;
+  const parameters = { members: members - 1, servers: SERVERS[manner], label, messages: 50 };
+  const { roomId, founder } = await resident.call("hostRoom", parameters);
   const order = round % 2 === 0 ? competitors.toReversed() : competitors;
   const figures: Round[] = [];
   for (const { product, client } of order) {
-    const measured = await measureJoin({ product, client, resident, roomId, members });
-    figures.push({ product: product.name, members, round, ...measured });
+    const measured = await measureJoin({ product, client, resident, roomId, founder, members, manner });
+    figures.push({ product: product.name, members, round, manner, ...measured });
     const { joinReturns, resyncEnds } = measured;
-    say(
-      `${members} members, round ${round}, ${product.name}: join ${joinReturns.toFixed(2)} s, resync ${resyncEnds.toFixed(2)} s`,
-    );
+    const took = `join ${joinReturns.toFixed(2)} s, resync ${resyncEnds.toFixed(2)} s`;
+    say(`${members} members, ${manner}, round ${round}, ${product.name}: ${took}`);
   }
   return figures;
+}
+
+async function playRounds(field: Field, plan: Plan): Promise<readonly Round[]> {
+  // Code is compiled, connections are open and the servers' keys are known before anything is measured.
+  for (const manner of plan.manners) await playRound(field, { members: WARM_UP_MEMBERS, round: 0, manner });
+  const sizes = [
+    ...plan.sizes.map((members) => ({ members, alone: false })),
+    ...plan.aloneSizes.map((members) => ({ members, alone: true })),
+  ];
+  const rounds: Round[] = [];
+  for (const { members, alone } of sizes) {
+    for (let round = 1; round <= plan.rounds; round += 1) {
+      for (const manner of plan.manners) rounds.push(...(await playRound(field, { members, round, manner, alone })));
+    }
+  }
+  return rounds;
+}
+
+async function receiveMessages(field: Field, plan: Plan): Promise<readonly ReceivingFigures[]> {
+  const receiving: ReceivingFigures[] = [];
+  for (const { product, client } of plan.receivingMembers === undefined ? [] : field.competitors) {
+    const { resident } = field;
+    say(`${product.name} receives messages`);
+    receiving.push(await measureReceiving({ product, client, resident, members: plan.receivingMembers ?? 0 }));
+  }
+  return receiving;
 }
 
 async function play(stage: Stage, plan: Plan): Promise<void> {
@@ -125,51 +122,23 @@ async function play(stage: Stage, plan: Plan): Promise<void> {
   // Alone, before the products are there to take its processor.
   const resolution = plan.resolution ? await measureStateResolution() : undefined;
   const field = await openField(stage, plan);
-  // Code is compiled, connections are open and the servers' keys are known before anything is measured.
-  await playRound(field, WARM_UP_MEMBERS, 0);
-  const rounds: Round[] = [];
-  for (const members of plan.sizes) {
-    for (let round = 1; round <= plan.rounds; round += 1) {
-      rounds.push(...(await playRound(field, members, round)));
-    }
-  }
-  const receiving: ReceivingFigures[] = [];
-  // Of Synapse nothing is measured here: it does not take every event of transactions that come one upon the other.
-  const receivers = field.competitors.filter(({ product }) => product.name === "Fastjoin");
-  for (const { product, client } of plan.receivingMembers === undefined ? [] : receivers) {
-    const { resident } = field;
-    say(`${product.name} receives messages`);
-    receiving.push(await measureReceiving({ product, client, resident, members: plan.receivingMembers ?? 0 }));
-  }
+  const rounds = await playRounds(field, plan);
+  const receiving = await receiveMessages(field, plan);
   const machine = {
     cores: availableParallelism(),
-    processor: cpus()[0]?.model,
+    processor: cpus()[0]?.model ?? "unknown",
     node: process.version,
     loadBefore,
     loadAfter: loadavg(),
   };
-  const medians = plan.sizes.map((members) => ({
-    members,
-    Fastjoin: mediansOf(rounds, members, "Fastjoin"),
-    Synapse: mediansOf(rounds, members, "Synapse"),
-  }));
-  const stateResolution = resolution?.split("\n");
-  const at = new Date().toISOString();
-  writeFileSync(
-    OUTPUT,
-    `${JSON.stringify({ at, machine, medians, rounds, receiving, stateResolution }, undefined, 2)}\n`,
-  );
-  console.log(`Medians of ${plan.rounds} rounds; ratio is Fastjoin : Synapse.\n\n${markdownTable(rounds)}`);
-  if (receiving.length > 0) console.log(`\nMessages received per second\n\n${receivingTable(receiving)}`);
-  if (resolution !== undefined) console.log(`\nState resolution\n\n${resolution}`);
+  const measured: Measured = { at: new Date().toISOString(), machine, rounds, receiving, resolution };
+  writeFileSync(OUTPUT, `${JSON.stringify(measured, undefined, 2)}\n`);
+  for (const { title, table } of tablesOf(measured)) console.log(`\n${title}\n\n${table}`);
+  if (plan.writeDocs) writeTables(measured);
 }
 
 async function clear(stage: Stage): Promise<void> {
   for (const one of stage.open.splice(0).toReversed()) await one.stop();
-}
-
-function timeLimitMs({ sizes, rounds }: Plan): number {
-  return sizes.reduce((sum, members) => sum + 2 * rounds * patienceMs(members), OVERHEAD_MS);
 }
 
 async function interrupt(stage: Stage, why = ""): Promise<void> {

@@ -2,21 +2,37 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { ChatClient } from "../demo/chat-client.ts";
 import { compareStates } from "../demo/compare-states.ts";
-import type { RoomId } from "../src/matrix/identifiers.ts";
+import type { RoomId, UserId } from "../src/matrix/identifiers.ts";
 import type { ResidentProcess } from "../test/resident/spawn-resident.ts";
+import { receiveMeanwhile, sendMeanwhile, type ReceivedMeanwhile, type SentMeanwhile } from "./meanwhile.ts";
 import { cpuSecondsOf, cpuSecondsOfFamily, forgetPeak, peakMebibytesOf } from "./process-figures.ts";
 import type { Processes, Product } from "./products.ts";
+
+/** How a room is joined, and what goes on in it until its state is whole. */
+export type Manner =
+  /** Nothing. */
+  | "quiet"
+  /** Another server sends messages. */
+  | "receiving"
+  /** The client that has joined sends messages. */
+  | "sending"
+  /** The resident refuses to leave the members out: the join ends with the whole state. */
+  | "full";
 
 /** One join of one room by one product. Times in seconds, of the wall or of the processor; memory in MiB. */
 export interface JoinFigures {
   readonly joinReturns: number;
   /** From the return of the join until the room is not partial any more. */
   readonly resyncEnds: number;
+  readonly received?: ReceivedMeanwhile;
+  readonly sent?: SentMeanwhile;
+  /** The longest time in milliseconds, if it was a tenth of a second or more, in which a process did nothing else. */
+  readonly heldUp: Readonly<Record<string, number>>;
   /** Of the product's own processes together. */
   readonly cpu: number;
   readonly postgresCpu: number;
   readonly temporalCpu: number;
-  /** The highest resident sets of the product's own processes, added up. */
+  /** The highest resident sets of the product's own processes but the supervisor, added up. */
   readonly peakMemory: number;
   readonly parts: Readonly<Record<string, { readonly cpu: number; readonly peakMemory: number }>>;
 }
@@ -26,7 +42,10 @@ export interface Joining {
   readonly client: ChatClient;
   readonly resident: ResidentProcess;
   readonly roomId: RoomId;
+  /** May speak in the room. */
+  readonly founder: UserId;
   readonly members: number;
+  readonly manner: Manner;
 }
 
 /** Seldom enough to be no work for PostgreSQL that counts. */
@@ -39,11 +58,10 @@ export const patienceMs = (members: number): number => 120_000 + members * 30;
 /**
  * Joins the room, waits until its state is whole, and compares it with the resident's.
  *
- * @throws Error if the join was not a light one, the resync does not end, or the state is not the resident's
+ * @throws Error if the join was not as the manner has it, the resync does not end, or the state is not the resident's
  */
 export async function measureJoin(joining: Joining): Promise<JoinFigures> {
-  const { product, client, resident, roomId } = joining;
-  const via = resident.serverNames[0] ?? "";
+  const { product, resident } = joining;
   // What was begun before, such as the news of another server's join, is not this join's.
   await delay(SETTLE_MS);
   const database = new pg.Client({ connectionString: product.databaseUrl });
@@ -51,22 +69,42 @@ export async function measureJoin(joining: Joining): Promise<JoinFigures> {
   database.on("error", () => undefined);
   await database.connect();
   try {
-    const processes = await product.processes();
-    for (const pid of Object.values(processes.own)) forgetPeak(pid);
-    const before = cpuOf(processes);
-    const from = performance.now();
-    await client.join(roomId, via);
-    const joined = performance.now();
-    await untilWhole(product, { database, roomId, patienceMs: patienceMs(joining.members) });
-    const settled = performance.now();
-    const figures = usageSince(processes, before);
-    await assertSameProcesses(product, processes);
-    await assertLight(joining);
-    await assertSameState(joining);
-    return { joinReturns: (joined - from) / 1000, resyncEnds: (settled - joined) / 1000, ...figures };
+    if (joining.manner === "full") await resident.call("trouble", { kind: "full-join", at: "send_join" });
+    return await measureOn(database, joining);
   } finally {
+    if (joining.manner === "full") await resident.call("clearTrouble");
     await database.end();
   }
+}
+
+async function measureOn(database: pg.Client, joining: Joining): Promise<JoinFigures> {
+  const { product, client, resident, roomId } = joining;
+  const processes = await product.processes();
+  for (const pid of Object.values(processes.own)) forgetPeak(pid);
+  const before = cpuOf(processes);
+  const logged = product.logLength();
+  const from = performance.now();
+  await client.join(roomId, resident.serverNames[0] ?? "");
+  const joined = performance.now();
+  const room = { ...joining, database };
+  const receiving = joining.manner === "receiving" ? receiveMeanwhile(room) : undefined;
+  const sending = joining.manner === "sending" ? sendMeanwhile(room) : undefined;
+  await untilWhole(product, { database, roomId, patienceMs: patienceMs(joining.members) });
+  const settled = performance.now();
+  const sent = await sending?.ended();
+  const received = await receiving?.ended();
+  const figures = usageSince(processes, before);
+  await assertSameProcesses(product, processes);
+  await assertAsked(joining);
+  await assertSameState(joining);
+  return {
+    joinReturns: (joined - from) / 1000,
+    resyncEnds: (settled - joined) / 1000,
+    ...(received === undefined ? {} : { received }),
+    ...(sent === undefined ? {} : { sent }),
+    heldUp: product.heldUpSince(logged),
+    ...figures,
+  };
 }
 
 /** Named, so that it is parsed once. */
@@ -109,7 +147,9 @@ function cpuOf({ own, postgres, temporal }: Processes): Cpu {
   };
 }
 
-function usageSince(processes: Processes, before: Cpu): Omit<JoinFigures, "joinReturns" | "resyncEnds"> {
+type Usage = Pick<JoinFigures, "cpu" | "postgresCpu" | "temporalCpu" | "peakMemory" | "parts">;
+
+function usageSince(processes: Processes, before: Cpu): Usage {
   const now = cpuOf(processes);
   const parts = Object.fromEntries(
     Object.entries(processes.own).map(([part, pid]) => {
@@ -122,10 +162,16 @@ function usageSince(processes: Processes, before: Cpu): Omit<JoinFigures, "joinR
     cpu: all.reduce((sum, part) => sum + part.cpu, 0),
     postgresCpu: now.postgres - before.postgres,
     temporalCpu: now.temporal - before.temporal,
-    peakMemory: all.reduce((sum, part) => sum + part.peakMemory, 0),
+    peakMemory: Object.entries(parts).reduce(
+      (sum, [name, part]) => sum + (name === SUPERVISOR ? 0 : part.peakMemory),
+      0,
+    ),
     parts,
   };
 }
+
+/** It stands for npm, or whatever else keeps the parts running. */
+const SUPERVISOR = "supervisor";
 
 async function assertSameProcesses(product: Product, before: Processes): Promise<void> {
   const now = await product.processes();
@@ -134,8 +180,8 @@ async function assertSameProcesses(product: Product, before: Processes): Promise
   }
 }
 
-/** Otherwise the figures would be those of a full join. */
-async function assertLight({ product, resident, roomId }: Joining): Promise<void> {
+/** Both must have asked for a join without members; whether they got one is up to the resident. */
+async function assertAsked({ product, resident, roomId }: Joining): Promise<void> {
   const asked = `/send_join/${roomId}/`;
   const requests = await resident.call("requests");
   const light = requests.some(({ origin, uri, status }) => {

@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { lastLines, startSidecar } from "../demo/sidecar.ts";
 import { startEmbeddedPostgres } from "../src/main/embedded/postgres.ts";
@@ -23,6 +23,10 @@ export interface Product {
   readonly databaseUrl: string;
   processes(): Promise<Processes>;
   endOfLog(): string;
+  /** How far the log goes by now, in bytes. */
+  logLength(): number;
+  /** By process, the longest time that its event loop was held up since then, as it says itself, in milliseconds. */
+  heldUpSince(logLength: number): Readonly<Record<string, number>>;
 }
 
 export interface Stoppable {
@@ -44,6 +48,15 @@ function endOf(logFile: string): string {
   return lastLines(logFile, 12).replaceAll(/^(.{300}).*$/gm, "$1 …");
 }
 
+function heldUp(log: string): Readonly<Record<string, number>> {
+  const longest: Record<string, number> = {};
+  for (const line of log.split("\n").filter((one) => one.includes("heldUpMs"))) {
+    const { process, heldUpMs } = JSON.parse(line) as { process: string; heldUpMs: number };
+    longest[process] = Math.max(longest[process] ?? 0, heldUpMs);
+  }
+  return longest;
+}
+
 /** As `npm start` runs it. */
 export async function openFastjoin({ directory, notary, fromSource, opened }: Surroundings): Promise<Product> {
   const dataDir = join(directory, "fastjoin");
@@ -63,6 +76,8 @@ export async function openFastjoin({ directory, notary, fromSource, opened }: Su
       return { own: { supervisor, serve, worker }, postgres, temporal };
     },
     endOfLog: () => endOf(sidecar.logFile),
+    logLength: () => statSync(sidecar.logFile).size,
+    heldUpSince: (logLength) => heldUp(readFileSync(sidecar.logFile).subarray(logLength).toString()),
   };
 }
 
@@ -79,6 +94,8 @@ export async function openSynapse({ directory, notary, opened }: Surroundings): 
       trusted_key_servers: [{ server_name: notary, accept_keys_insecurely: true }],
       // Fastjoin has none: Synapse is not to spend time on what the other does not do.
       presence: { enabled: false },
+      // What the resident holds back, so that a room stays partial, must not make Synapse give its resync up for good.
+      federation: { client_timeout: 1_200_000 },
     },
   });
   opened(synapse);
@@ -89,5 +106,8 @@ export async function openSynapse({ directory, notary, opened }: Surroundings): 
     databaseUrl: postgres.url,
     processes: async () => ({ own: { synapse: synapse.pid }, postgres: postgres.pid, temporal: undefined }),
     endOfLog: () => endOf(join(home, "homeserver.log")),
+    // It does not tell.
+    logLength: () => 0,
+    heldUpSince: () => ({}),
   };
 }
