@@ -1,5 +1,5 @@
 import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
-import type { EventId, ServerName } from "../../matrix/identifiers.ts";
+import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
 import { partialDescendantsAmong, timelineDescendantsAmong } from "../../storage/room-graph.ts";
@@ -11,14 +11,8 @@ import { advanceRoom } from "./advance-room.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
-import { canFollow, isPlain, openFreeTurns, openTurn, type RoomTurn } from "./room-turn.ts";
-import {
-  stateAfterEvent,
-  stateBeforeEvent,
-  type ForeignState,
-  type StateSource,
-  type StoredState,
-} from "./state-before-event.ts";
+import { canFollow, isPlain, openFreeTurns, openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
+import { stateAfterEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
 import { writeTurns } from "./write-turns.ts";
 
 /** A prev_event is neither in a timeline of ours nor was its state given: the event can't be accepted yet. */
@@ -32,7 +26,14 @@ export class PrevEventsMissing extends Error {
   }
 }
 
-interface EventToAccept {
+class RoomUnknown extends Error {
+  constructor(roomId: RoomId) {
+    super(`room ${roomId} is not known here`);
+    this.name = "RoomUnknown";
+  }
+}
+
+export interface EventToAccept {
   /** Passed checks 1 to 3. */
   readonly event: Event;
   /** Where it came from: ourselves for an event of ours, whose refusal its maker is told. */
@@ -61,12 +62,24 @@ export async function acceptEvent(ctx: RoomsContext, input: EventToAccept): Prom
 
 /** The same as part of a transaction of the caller's. */
 export async function acceptEventWithin(ctx: RoomsContext, tx: Connection, input: EventToAccept): Promise<StoredEvent> {
-  const turn = await openTurn(ctx, tx, [input.event]);
+  return await acceptInTurn(ctx, await turnFor(ctx, tx, [input.event]), input);
+}
+
+async function turnFor(ctx: RoomsContext, tx: Connection, events: readonly Event[]): Promise<RoomTurn> {
+  const roomId = events[0]?.roomId ?? "!";
+  const turn = await openTurn(ctx, tx, roomId, events);
+  if (turn === undefined) throw new RoomUnknown(roomId);
+  return turn;
+}
+
+/** The same where the room is locked already; the event is the only one of its turn. */
+export async function acceptInTurn(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<StoredEvent> {
+  const { tx, atHand } = turn.source;
   const known = placedBefore(turn, input.event);
   if (known !== undefined) return known;
   await placeEvent(ctx, turn, input);
   await writeTurns(ctx, tx, [turn]);
-  const stored = turn.source.atHand.known.get(input.event.eventId);
+  const stored = atHand.known.get(input.event.eventId);
   if (stored === undefined) throw new Error(`event ${input.event.eventId} was not placed`);
   await input.also?.(tx, stored);
   return stored;
@@ -85,7 +98,7 @@ export async function acceptEvents(
 ): Promise<readonly StoredEvent[]> {
   const events = inputs.map(({ event }) => event);
   return await commit(ctx, "accept an event", async (tx) => {
-    const turn = await openTurn(ctx, tx, events);
+    const turn = await turnFor(ctx, tx, events);
     const taken: EventId[] = [];
     for (const input of inputs) {
       if (placedBefore(turn, input.event) === undefined) {
@@ -168,14 +181,8 @@ async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccep
   turn.placed.push({ event: placed, origin, partial, news: await advanceRoom(ctx, turn, { event: placed, after }) });
 }
 
-interface Past {
-  readonly before: StoredState;
-  /** A known prev_event is partial, so that the state before this event is. */
-  readonly partial: boolean;
-}
-
-async function pastOf(turn: RoomTurn, input: EventToAccept): Promise<Past> {
-  const { source, partialIds } = turn;
+async function pastOf(turn: RoomTurn, input: EventToAccept): ReturnType<typeof stateBehindInTurn> {
+  const { source } = turn;
   const { event, foreign = [] } = input;
   const ids = prevEventIds(event.pdu);
   await requireAcyclic(turn, event);
@@ -192,11 +199,7 @@ async function pastOf(turn: RoomTurn, input: EventToAccept): Promise<Past> {
     ids.filter((id) => !placed.has(id) && !told.has(id)),
   );
   const byForeign = given.length > 0 && input.foreignIsPartial === true;
-  const partial = byForeign || [...placed].some((id) => partialIds.has(id));
-  // The state before an event that is not partial is final, so that nothing in it may be a guess.
-  const { partialFor: _us, ...exactly } = source;
-  const before = await stateBeforeEvent(partial ? source : exactly, prevEvents, [...given, ...others]);
-  return { before, partial };
+  return await stateBehindInTurn(turn, prevEvents, { states: [...given, ...others], partial: byForeign });
 }
 
 /**

@@ -1,16 +1,14 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
-import type { EventId } from "../../matrix/identifiers.ts";
-import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StateMap } from "../../matrix/state.ts";
 import type { Connection } from "../../storage/database.ts";
-import { loadEvents, type StoredEvent } from "../../storage/events.ts";
-import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
-import { acceptEventWithin } from "./accept-event.ts";
+import type { StoredEvent } from "../../storage/events.ts";
+import { acceptInTurn } from "./accept-event.ts";
 import { buildEvent, type EventDraft } from "./build-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
+import { eventsOf } from "./events-at-hand.ts";
 import { knownAuthEventIds } from "./known-auth-events.ts";
-import { stateBehind } from "./state-before-event.ts";
+import { openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
 
 /** The event of a draft is refused by the auth rules: its sender is told which one, and nothing is stored. */
 function refused(rejection: string): MatrixError {
@@ -40,41 +38,32 @@ export async function createEventWithin(
   draft: EventDraft,
   also?: (tx: Connection, stored: StoredEvent) => Promise<void>,
 ): Promise<StoredEvent> {
-  const room = await lockRoom(tx, draft.roomId);
-  const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-  if (room === undefined || rules === undefined || room.currentSnapshotId === null) {
+  const turn = await openTurn(ctx, tx, draft.roomId, []);
+  if (turn === undefined || turn.front.currentSnapshotId === null) {
     throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
   }
-  const prevEvents = await latestEvents(tx, await forwardExtremities(tx, draft.roomId));
-  const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
-  const event = buildEvent(
-    draft,
-    { prevEvents, authEvents: await authEventsFor(tx, draft, before.state, rules), now: draft.at ?? ctx.now() },
-    rules,
-    ctx,
-  );
-  const stored = await acceptEventWithin(ctx, tx, {
-    event,
-    origin: ctx.serverName,
-    ...(also === undefined ? {} : { also }),
-  });
+  const prevEvents = latestEvents(turn);
+  const { before } = await stateBehindInTurn(turn, prevEvents);
+  const authEvents = await authEventsFor(turn, draft, before.state);
+  const event = buildEvent(draft, { prevEvents, authEvents, now: draft.at ?? ctx.now() }, turn.source.rules, ctx);
+  const own = { event, origin: ctx.serverName };
+  const stored = await acceptInTurn(ctx, turn, also === undefined ? own : { ...own, also });
   if (stored.rejection !== null) throw refused(stored.rejection);
   if (stored.softFailed) throw refused("the room's current state does not allow it");
   return stored;
 }
 
-async function latestEvents(tx: Connection, ids: readonly EventId[]): Promise<readonly StoredEvent[]> {
-  const events = [...(await loadEvents(tx, ids)).values()];
+function latestEvents({ front, source }: RoomTurn): readonly StoredEvent[] {
+  const events = front.extremities.flatMap((id) => source.atHand.known.get(id) ?? []);
   return events.toSorted((a, b) => Number((a.streamId ?? 0n) - (b.streamId ?? 0n))).slice(-20);
 }
 
 async function authEventsFor(
-  tx: Connection,
+  { source }: RoomTurn,
   draft: EventDraft,
   state: StateMap,
-  rules: RoomVersionRules,
 ): Promise<readonly StoredEvent[]> {
-  const ids = await knownAuthEventIds(tx, draft, state, rules);
-  const events = await loadEvents(tx, ids);
+  const ids = await knownAuthEventIds(source.tx, draft, state, source.rules);
+  const events = await eventsOf(source, ids);
   return ids.flatMap((id) => events.get(id) ?? []);
 }

@@ -5,18 +5,12 @@ import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
 import { loadEventsAndStanding, roomFronts, whichAreBuiltUpon } from "../../storage/room-graph.ts";
 import { lockFreeRooms, lockRoom, type RoomRow } from "../../storage/rooms.ts";
+import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
-import type { StateSource } from "./state-before-event.ts";
+import { stateBeforeEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
 import type { CurrentStateChange } from "./update-current-state.ts";
-
-class RoomUnknown extends Error {
-  constructor(roomId: RoomId) {
-    super(`room ${roomId} is not known here`);
-    this.name = "RoomUnknown";
-  }
-}
 
 /**
  * A room under its lock, while events are placed in it one behind the other in one transaction: each is judged by what
@@ -59,17 +53,17 @@ export interface CurrentStateNews {
 }
 
 /**
- * Locks the room, and reads what the placing of these events asks for.
- *
- * @param events all of one room, at least one
- * @throws RoomUnknown
+ * Locks the room, and reads what the placing of these events asks for, all of them its own. Undefined for a room that is
+ * not known here.
  */
-export async function openTurn(ctx: RoomsContext, tx: Connection, events: readonly Event[]): Promise<RoomTurn> {
-  const roomId = events[0]?.roomId ?? "!";
+export async function openTurn(
+  ctx: RoomsContext,
+  tx: Connection,
+  roomId: RoomId,
+  events: readonly Event[],
+): Promise<RoomTurn | undefined> {
   const room = await lockRoom(tx, roomId);
-  const [turn] = room === undefined ? [] : await turnsIn(ctx, tx, { rooms: [room], events });
-  if (turn === undefined) throw new RoomUnknown(roomId);
-  return turn;
+  return room === undefined ? undefined : (await turnsIn(ctx, tx, { rooms: [room], events }))[0];
 }
 
 /** The same for events of several rooms, those of them that nobody else has locked. */
@@ -106,7 +100,7 @@ async function turnsIn(
     for (const id of [event.eventId, ...prevEventIds(event.pdu), ...authIds]) ids.add(id);
   }
   const { events: known, partial: partialIds } = await loadEventsAndStanding(tx, [...ids]);
-  const builtUpon = await whichAreBuiltUpon(tx, events);
+  const builtUpon = events.length === 0 ? new Set<EventId>() : await whichAreBuiltUpon(tx, events);
   return rooms.flatMap(({ roomId, currentSnapshotId }) => {
     const [rules, room] = [rulesOfRoom.get(roomId), frontOf.get(roomId)];
     if (rules === undefined || room === undefined) return [];
@@ -161,7 +155,37 @@ export function isPlain(turn: RoomTurn, event: Event): boolean {
   const prevIds = prevEventIds(event.pdu);
   const prevEvents = prevIds.map((id) => atHand.known.get(id));
   if (!prevEvents.every((prev) => hasState(prev, roomId) && prev.rejection === null && !prev.softFailed)) return false;
-  return statesOf(atHand, prevIds).size === 1 && staysResolved(turn, event, prevIds);
+  const states = statesOf(atHand, prevIds);
+  return (states.size === 1 || areResolved(turn, states)) && staysResolved(turn, event, prevIds);
+}
+
+/** Whether the room's current state is what these states come to, exactly. */
+function areResolved({ front, source }: RoomTurn, states: ReadonlySet<bigint>): boolean {
+  return source.partialFor === undefined && states.size > 0 && statesKey(states) === front.resolvedOf;
+}
+
+interface Behind {
+  readonly before: StoredState;
+  /** A prev_event is known on partial state only, so that the state behind it is. */
+  readonly partial: boolean;
+}
+
+/** The state behind prev_events that are at hand, and others whose states were told. */
+export async function stateBehindInTurn(
+  turn: RoomTurn,
+  prevEvents: readonly StoredEvent[],
+  foreign: { readonly states: readonly ForeignState[]; readonly partial: boolean } = { states: [], partial: false },
+): Promise<Behind> {
+  const { source, front, partialIds } = turn;
+  const ids = prevEvents.map(({ eventId }) => eventId);
+  if (foreign.states.length === 0 && areResolved(turn, statesOf(source.atHand, ids))) {
+    const snapshotId = front.currentSnapshotId ?? 0n;
+    return { before: { snapshotId, state: await loadState(source.database, snapshotId, source.tx) }, partial: false };
+  }
+  const partial = foreign.partial || ids.some((id) => partialIds.has(id));
+  // The state before an event that is not partial is final, so that nothing in it may be a guess.
+  const { partialFor: _us, ...exactly } = source;
+  return { before: await stateBeforeEvent(partial ? source : exactly, prevEvents, foreign.states), partial };
 }
 
 /** Whether the current state after the event follows without a resolution. */

@@ -45,7 +45,7 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     if (servers === undefined) continue;
     const own = { eventId: event.eventId, streamId };
     await addToOutbox(tx, { ...own, destinations: servers });
-    await noteOwnEventDestinations(tx, event.roomId, { ...own, servers });
+    if (turn.source.partialFor !== undefined) await noteOwnEventDestinations(tx, event.roomId, { ...own, servers });
   }
 }
 

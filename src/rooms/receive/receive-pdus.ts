@@ -8,7 +8,7 @@ import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
-import { verifyPdus } from "../events/verify-pdus.ts";
+import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
 import {
   keepUnproved,
   receiveDropped,
@@ -148,62 +148,49 @@ function betweenAclChanges(events: readonly Event[]): readonly (readonly Event[]
   return [...runs, run].filter(({ length }) => length > 0);
 }
 
-/** As many as can be judged together in one transaction after the other. */
+/**
+ * As many as can be judged together, in one transaction after the other. What fails is thrown when the others are
+ * stored: its transaction is sent again, and they must not wait for that.
+ */
 async function receiveRun(
-  ctx: RoomsContext,
-  room: ReceivedPdus,
-  events: readonly Event[],
-): Promise<readonly PduReceived[]> {
-  const results: PduReceived[] = [];
-  let rest = events;
-  while (rest.length > 0) {
-    const taken = await acceptTogether(ctx, room, rest);
-    results.push(...taken);
-    rest = rest.slice(taken.length);
-  }
-  return results;
-}
-
-/** The first of the events, and those behind it that can be stored with it. */
-async function acceptTogether(
   ctx: RoomsContext,
   { origin, rules, roomId }: ReceivedPdus,
   events: readonly Event[],
 ): Promise<readonly PduReceived[]> {
-  const [event] = events;
-  if (event === undefined) return [];
-  try {
-    const stored = await acceptEvents(
-      ctx,
-      events.map((one) => ({ event: one, origin })),
-    );
-    return await settled(ctx, stored);
-  } catch (error) {
-    if (error instanceof PrevEventsMissing || error instanceof AuthEventsMissing) {
-      return [await receiveWithHoles(ctx, { origin, rules, event })];
-    }
-    if (events.length === 1) throw error;
-    // Whatever is wrong with one of them is its own affair.
-    ctx.logger.warn({ err: error, roomId, events: events.length }, "events could not be stored together");
-    return await oneByOne(ctx, { origin, rules }, events);
-  }
-}
-
-/** What fails is thrown when the others are stored: its transaction is sent again, and they must not wait for that. */
-async function oneByOne(
-  ctx: RoomsContext,
-  { origin, rules }: Pick<ReceivedPdus, "origin" | "rules">,
-  events: readonly Event[],
-): Promise<readonly PduReceived[]> {
   const results: PduReceived[] = [];
   const failures: unknown[] = [];
-  for (const event of events) {
+  let together = true;
+  let rest = events;
+  for (let event = rest[0]; event !== undefined; event = rest[0]) {
     try {
-      results.push(await receiveVerifiedEvent(ctx, { origin, rules, event }));
+      const taken = together
+        ? await acceptTogether(ctx, { origin, rules, event }, rest)
+        : [await receiveVerifiedEvent(ctx, { origin, rules, event })];
+      results.push(...taken);
+      rest = rest.slice(taken.length);
     } catch (error) {
-      failures.push(error);
+      const isItsOwn = !together || rest.length === 1;
+      if (isItsOwn) failures.push(error);
+      if (isItsOwn) rest = rest.slice(1);
+      else ctx.logger.warn({ err: error, roomId, events: rest.length }, "events could not be stored together");
+      together = false;
     }
   }
   if (failures.length > 0) throw failures[0];
   return results;
+}
+
+/** The event, and those behind it that can be stored with it. */
+async function acceptTogether(
+  ctx: RoomsContext,
+  received: VerifiedEvent,
+  events: readonly Event[],
+): Promise<readonly PduReceived[]> {
+  try {
+    const inputs = events.map((event) => ({ event, origin: received.origin }));
+    return await settled(ctx, await acceptEvents(ctx, inputs));
+  } catch (error) {
+    if (!(error instanceof PrevEventsMissing || error instanceof AuthEventsMissing)) throw error;
+    return [await receiveWithHoles(ctx, received)];
+  }
 }
