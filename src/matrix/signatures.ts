@@ -1,7 +1,6 @@
-import sodium from "sodium-native";
-
 import { canonicalJsonWithout } from "./canonical-json.ts";
 import type { CanonicalJsonMode } from "./canonical-json.ts";
+import { isSignedBy, keyPairFromSeed, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, signBytes } from "./ed25519.ts";
 import { originServerTsOf } from "./event.ts";
 import type { Event, Pdu } from "./event.ts";
 import { canonicalModeOf, contentHash, redactedText } from "./hashes.ts";
@@ -42,14 +41,7 @@ const NOT_SIGNED = new Set(["signatures", "unsigned"]);
 
 /** @param seed 32 bytes. */
 export function signingKeyFromSeed(keyId: KeyId, seed: Uint8Array): SigningKey {
-  const publicKey = Buffer.alloc(sodium.crypto_sign_PUBLICKEYBYTES);
-  const secretKey = Buffer.alloc(sodium.crypto_sign_SECRETKEYBYTES);
-  sodium.crypto_sign_seed_keypair(publicKey, secretKey, asBuffer(seed));
-  return { keyId, secretKey, publicKey };
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return { keyId, ...keyPairFromSeed(seed) };
 }
 
 function signedBytes(object: JsonObject, mode: CanonicalJsonMode): Buffer {
@@ -57,15 +49,11 @@ function signedBytes(object: JsonObject, mode: CanonicalJsonMode): Buffer {
 }
 
 function sign(message: Buffer, key: SigningKey): string {
-  const signature = Buffer.alloc(sodium.crypto_sign_BYTES);
-  sodium.crypto_sign_detached(signature, message, asBuffer(key.secretKey));
-  return signature.toString("base64").replace(/=+$/, "");
+  return signBytes(message, key.secretKey).toString("base64").replace(/=+$/, "");
 }
 
 function verify(message: Buffer, signature: string, publicKey: Uint8Array): boolean {
-  const bytes = Buffer.from(signature, "base64");
-  if (bytes.length !== sodium.crypto_sign_BYTES || publicKey.length !== sodium.crypto_sign_PUBLICKEYBYTES) return false;
-  return sodium.crypto_sign_verify_detached(bytes, message, asBuffer(publicKey));
+  return isSignedBy(publicKey, Buffer.from(signature, "base64"), message);
 }
 
 function withSignature(object: JsonObject, serverName: ServerName, keyId: KeyId, signature: string): JsonObject {
@@ -219,9 +207,7 @@ export function onlySignatureCheck(
   if (key === undefined || !wasValidAt(key, { pdu, rules })) return undefined;
   const signature = Buffer.from(only[1], "base64");
   const { publicKey } = key;
-  if (signature.length !== sodium.crypto_sign_BYTES || publicKey.length !== sodium.crypto_sign_PUBLICKEYBYTES) {
-    return undefined;
-  }
+  if (signature.length !== SIGNATURE_BYTES || publicKey.length !== PUBLIC_KEY_BYTES) return undefined;
   return { text, signature, publicKey };
 }
 

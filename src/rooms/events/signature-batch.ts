@@ -1,4 +1,4 @@
-import sodium from "sodium-native";
+import { isSignedBy, PUBLIC_KEY_BYTES, SIGNATURE_BYTES } from "../../matrix/ed25519.ts";
 import type { SignatureCheck } from "../../matrix/signatures.ts";
 
 /**
@@ -8,9 +8,7 @@ import type { SignatureCheck } from "../../matrix/signatures.ts";
 export type SignatureBatch = Uint8Array<ArrayBuffer>;
 
 const LENGTH_BYTES = 4;
-const SIGNATURE_BYTES = 64;
-const KEY_BYTES = 32;
-const HEAD_BYTES = LENGTH_BYTES + SIGNATURE_BYTES + KEY_BYTES;
+const HEAD_BYTES = LENGTH_BYTES + SIGNATURE_BYTES + PUBLIC_KEY_BYTES;
 
 export function packSignatures(checks: readonly SignatureCheck[]): SignatureBatch {
   const size = checks.reduce((sum, { text }) => sum + HEAD_BYTES + Buffer.byteLength(text), 0);
@@ -36,11 +34,7 @@ export function checkPacked(batch: SignatureBatch): Uint8Array<ArrayBuffer> {
     const textAt = at + HEAD_BYTES;
     const end = textAt + buffer.readUInt32LE(at);
     const signature = buffer.subarray(at + LENGTH_BYTES, keyAt);
-    const holds = sodium.crypto_sign_verify_detached(
-      signature,
-      buffer.subarray(textAt, end),
-      buffer.subarray(keyAt, textAt),
-    );
+    const holds = isSignedBy(buffer.subarray(keyAt, textAt), signature, buffer.subarray(textAt, end));
     results.push(holds ? 1 : 0);
     at = end;
   }
