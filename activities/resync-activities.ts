@@ -19,8 +19,12 @@ export interface ActivityTarget {
 /** The resync's steps. Each does one batch, may be repeated, and stores what it has done before it returns. */
 export function createResyncActivities(ctx: RoomsContext) {
   return {
-    async nextResyncStep(target: ActivityTarget): Promise<ResyncStep> {
-      return await acting(ctx, "say a resync's next step", () => nextResyncStep(ctx, targetOf(target)));
+    /** With the servers to ask, where something is to be fetched. */
+    async nextResyncStep(target: ActivityTarget): Promise<ResyncStep & { readonly servers?: readonly string[] }> {
+      return await acting(ctx, "say a resync's next step", async () => {
+        const step = await nextResyncStep(ctx, targetOf(target));
+        return step.kind === "fetch" ? { ...step, servers: await serversForResync(ctx, targetOf(target)) } : step;
+      });
     },
 
     async listServers(target: ActivityTarget): Promise<readonly string[]> {
@@ -29,7 +33,7 @@ export function createResyncActivities(ctx: RoomsContext) {
 
     async fetchMissingState(
       input: ActivityTarget & { readonly eventId: string; readonly server: string },
-    ): Promise<FetchOutcome> {
+    ): Promise<FetchOutcome & { readonly next?: ResyncStep }> {
       const report = createIdsLeftReporter();
       return await acting(ctx, "report a fetched state", async (signal, note) => {
         const onProgress = (idsLeft: number): void => {
@@ -37,11 +41,16 @@ export function createResyncActivities(ctx: RoomsContext) {
           report(idsLeft);
         };
         const eventId = input.eventId as EventId;
-        return await fetchOutcome(ctx, { ...targetOf(input), eventId, server: input.server, signal, onProgress });
+        const request = { ...targetOf(input), eventId, server: input.server, signal, onProgress };
+        const outcome = await fetchOutcome(ctx, request);
+        // Each step that need not be asked for saves a way to Temporal and back.
+        return outcome.kind === "complete" ? { ...outcome, next: await nextResyncStep(ctx, targetOf(input)) } : outcome;
       });
     },
 
-    async repairEvents(input: ActivityTarget & { readonly eventIds: readonly string[] }): Promise<EventsRepaired> {
+    async repairEvents(
+      input: ActivityTarget & { readonly eventIds: readonly string[] },
+    ): Promise<EventsRepaired & { readonly next?: ResyncStep }> {
       return await acting(ctx, "report repaired events", async (signal, note) => {
         const eventIds = input.eventIds as readonly EventId[];
         let batches = 0;

@@ -137,49 +137,75 @@ function targetOf({ roomId, joinEventId }: ResyncInput): { readonly roomId: stri
   return { roomId, joinEventId };
 }
 
+/** What an activity says is next, in the same breath as what it has done; those of an earlier release don't. */
+type Step = Awaited<ReturnType<Activities["nextResyncStep"]>>;
+
+function nextOf(done: object): Step | undefined {
+  return "next" in done ? (done.next as Step) : undefined;
+}
+
+async function stepAfter(input: ResyncInput, known: Step | undefined): Promise<Step> {
+  return known ?? (await quick.nextResyncStep(targetOf(input)));
+}
+
 /** The resync's loop: which events next, what they lack, repair them; when none is left, the room itself. */
 async function repairRoom(input: ResyncInput, room: FollowedRoom): Promise<ResyncOutcome> {
   const target = targetOf(input);
   // A run that an earlier release has begun goes on as it did, until it is renewed.
   const takesTurns = patched("missing-states-take-turns");
   const refreshServers = serverList(input, room);
+  let known: Step | undefined;
   for (;;) {
-    const step = await quick.nextResyncStep(target);
+    const step = await stepAfter(input, known);
+    known = undefined;
     switch (step.kind) {
       case "completed":
       case "superseded":
         return step.kind;
       case "left":
         return "completed-by-leave";
-      case "fetch": {
+      case "fetch":
         room.apply({ type: "partial-events", count: step.partialEvents });
-        if (!takesTurns) {
-          await fetchOneByOne(input, room, step.eventIds);
-          break;
-        }
-        const missing = missingOf(step);
-        room.apply({ type: "states-missing", missing });
-        await takeTurn(input, room, { missing, refreshServers });
+        if (takesTurns) known = await fetchByTurns(input, room, { step, refreshServers });
+        else await fetchOneByOne(input, room, step.eventIds);
         break;
-      }
       case "repair":
         room.apply({ type: "states-missing", missing: NOTHING_MISSING });
         room.apply({ type: "phase", phase: "authorising" });
         room.apply({ type: "partial-events", count: step.partialEvents });
-        await long.repairEvents({ ...target, eventIds: step.eventIds });
+        known = nextOf(await long.repairEvents({ ...target, eventIds: step.eventIds }));
         break;
       case "finish": {
-        room.apply({ type: "states-missing", missing: NOTHING_MISSING });
-        room.apply({ type: "phase", phase: "finishing" });
-        room.apply({ type: "partial-events", count: 0 });
-        const finished = await long.finishResync(target);
-        if (finished.kind === "completed") return "completed";
+        const finished = await finishRoom(input, room);
+        if (finished === "completed") return finished;
         // The worker may have been killed between its commit and its report: the next step tells what became of the room.
-        if (finished.kind === "superseded" && !takesTurns) return "superseded";
+        if (finished === "superseded" && !takesTurns) return finished;
       }
     }
     await renewHistory(input, room);
   }
+}
+
+async function finishRoom(input: ResyncInput, room: FollowedRoom): Promise<"completed" | "superseded" | "more"> {
+  room.apply({ type: "states-missing", missing: NOTHING_MISSING });
+  room.apply({ type: "phase", phase: "finishing" });
+  room.apply({ type: "partial-events", count: 0 });
+  return (await long.finishResync(targetOf(input))).kind;
+}
+
+interface FetchStep {
+  readonly step: Extract<Step, { readonly kind: "fetch" }>;
+  readonly refreshServers: ServerList;
+}
+
+async function fetchByTurns(
+  input: ResyncInput,
+  room: FollowedRoom,
+  { step, refreshServers }: FetchStep,
+): Promise<Step | undefined> {
+  const missing = missingOf(step);
+  room.apply({ type: "states-missing", missing });
+  return await takeTurn(input, room, { missing, refreshServers: () => refreshServers(step.servers) });
 }
 
 const NOTHING_MISSING: MissingIds = { ofJoin: [], ofOthers: [] };
@@ -188,12 +214,14 @@ function missingOf({ eventIds, ofJoin = [] }: { eventIds: readonly string[]; ofJ
   return { ofJoin, ofOthers: eventIds.filter((eventId) => !ofJoin.includes(eventId)) };
 }
 
-/** Reads the list of servers when it has grown old. */
-function serverList(input: ResyncInput, room: FollowedRoom): () => Promise<void> {
+type ServerList = (atHand?: readonly string[]) => Promise<void>;
+
+/** Takes a list of servers, the one at hand or else a new one, when the last has grown old. */
+function serverList(input: ResyncInput, room: FollowedRoom): ServerList {
   let listedAt = 0;
-  return async () => {
+  return async (atHand) => {
     if (Date.now() - listedAt <= SERVERS_LISTED_EVERY_MS) return;
-    room.apply({ type: "servers-listed", names: await quick.listServers(targetOf(input)) });
+    room.apply({ type: "servers-listed", names: atHand ?? (await quick.listServers(targetOf(input))) });
     listedAt = Date.now();
   };
 }
@@ -204,12 +232,20 @@ interface Turn {
 }
 
 /** Asks one server for one missing state; where nobody is to be asked yet, or it did not help, waits for the next turn. */
-async function takeTurn(input: ResyncInput, room: FollowedRoom, { missing, refreshServers }: Turn): Promise<void> {
+async function takeTurn(
+  input: ResyncInput,
+  room: FollowedRoom,
+  { missing, refreshServers }: Turn,
+): Promise<Step | undefined> {
   for (;;) {
     await refreshServers();
-    const next = nextTurn(room.state(), missing, Date.now());
-    if (next.kind === "wait") return await untilNextTurn(room, next.until);
-    if (await askServer(input, room, { ...next, about: next.eventId })) return;
+    const turn = nextTurn(room.state(), missing, Date.now());
+    if (turn.kind === "wait") {
+      await untilNextTurn(room, turn.until);
+      return undefined;
+    }
+    const asked = await askServer(input, room, { ...turn, about: turn.eventId });
+    if (asked.isLast) return asked.next;
   }
 }
 
@@ -233,7 +269,7 @@ async function fetchState(input: ResyncInput, room: FollowedRoom, eventId: strin
     await refreshServers();
     const next = nextTurn(room.state(), { ofJoin: [eventId], ofOthers: [] }, Date.now());
     if (next.kind === "ask") {
-      if (await askServer(input, room, { ...next, about: EVERY_STATE })) return;
+      if ((await askServer(input, room, { ...next, about: EVERY_STATE })).isLast) return;
       continue;
     }
     await untilNextTurn(room, next.until);
@@ -252,26 +288,31 @@ interface Question {
   readonly about: string;
 }
 
-/** Whether the server is the last to be asked. */
-async function askServer(input: ResyncInput, room: FollowedRoom, { eventId, name, about }: Question): Promise<boolean> {
+interface Asked {
+  /** No other server need be asked. */
+  readonly isLast: boolean;
+  readonly next?: Step | undefined;
+}
+
+async function askServer(input: ResyncInput, room: FollowedRoom, { eventId, name, about }: Question): Promise<Asked> {
   room.apply({ type: "phase", phase: "fetching" });
   const fetched = await room.unlessAnotherIsPreferred(name, () =>
     long.fetchMissingState({ ...targetOf(input), eventId, server: name }),
   );
   switch (fetched?.kind) {
     case undefined:
-      return false;
+      return { isLast: false };
     case "complete":
       room.apply({ type: "server-answered", name, eventId: about });
       room.apply({ type: "ids-left", count: 0 });
-      return true;
+      return { isLast: true, next: nextOf(fetched) };
     case "superseded":
-      return true;
+      return { isLast: true };
     case "failed": {
       const { kind: _kind, idsLeft, ...failure } = fetched;
       if (idsLeft !== undefined) room.apply({ type: "ids-left", count: idsLeft });
       room.apply({ type: "server-failed", name, eventId: about, ...failure, at: Date.now(), jitter: Math.random() });
-      return false;
+      return { isLast: false };
     }
   }
 }

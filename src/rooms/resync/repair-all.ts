@@ -1,10 +1,15 @@
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { RoomsContext } from "../context.ts";
-import { nextResyncStep, type ResyncTarget } from "./resync-next-step.ts";
+import { nextResyncStep, type ResyncStep, type ResyncTarget } from "./resync-next-step.ts";
 import { repairEvents, type EventsRepaired } from "./resync-repair-events.ts";
 
 /** In a room where so much happens that this is not enough, the workflow goes round once more. */
 const MOST_ROUNDS = 20;
+
+type AllRepaired = EventsRepaired & {
+  /** Where it was asked for. */
+  readonly next?: ResyncStep;
+};
 
 /**
  * Repairs events, and what has arrived on partial state meanwhile: in a busy room some message always comes between two
@@ -17,7 +22,7 @@ export async function repairAll(
   target: ResyncTarget,
   eventIds: readonly EventId[],
   onProgress?: () => void,
-): Promise<EventsRepaired> {
+): Promise<AllRepaired> {
   let [count, rejectionsChanged] = [0, 0];
   let ids = eventIds;
   for (let round = 1; ; round += 1) {
@@ -28,8 +33,7 @@ export async function repairAll(
     const all: EventsRepaired = { kind: "repaired", count, rejectionsChanged };
     if (repaired.count === 0 || round === MOST_ROUNDS) return all;
     const step = await nextResyncStep(ctx, target);
-    // Whatever else is next, the workflow asks for it by itself.
-    if (step.kind !== "repair") return all;
+    if (step.kind !== "repair") return { ...all, next: step };
     ids = step.eventIds;
   }
 }
