@@ -14,6 +14,8 @@ import type { StateMap } from "../src/matrix/state.ts";
 const ADMIN: UserId = "@admin:example.org";
 const UNCONFLICTED_MEMBERS = 20_000;
 const RUNS = 7;
+/** Before the measured ones, so that the code is compiled, as in a server that has run for a while. */
+const WARM_UP_RUNS = 15;
 
 interface Room {
   readonly version: RoomVersion;
@@ -102,14 +104,14 @@ function measure(version: RoomVersion, conflicted: number, one: Case): number {
   const rules = rulesOf(version);
   if (rules === undefined) throw new RangeError(version);
   const { room, stateSets } = build(version, conflicted, one);
-  const times = Array.from({ length: RUNS }, () => {
+  const times = Array.from({ length: WARM_UP_RUNS + RUNS }, () => {
     const start = process.cpuUsage();
     const resolved = resolveState({ rules, stateSets, event: (id) => room.events.get(id) });
     if (resolved.size < UNCONFLICTED_MEMBERS) throw new Error("the resolution lost state");
     const { user, system } = process.cpuUsage(start);
     return (user + system) / 1000;
   });
-  return times.sort((a, b) => a - b)[Math.floor(RUNS / 2)] ?? NaN;
+  return times.slice(WARM_UP_RUNS).sort((a, b) => a - b)[Math.floor(RUNS / 2)] ?? NaN;
 }
 
 console.log("room version  case    1,000 conflicted  10,000 conflicted   (CPU ms, median)");

@@ -81,6 +81,12 @@ function largestOverlay(baseSize: number): number {
 
 /** The state with the changes made in their order; null takes an entry away. */
 export function stateApply(state: StateMap, changes: Iterable<readonly [StateKey, EventId | null]>): StateMap {
+  const next = stateOver(state, changes);
+  return next.overlay.size > largestOverlay(state.base.size) ? stateFromEntries(stateEntries(next)) : next;
+}
+
+/** The same on the same base, however much differs from it: for a state that is soon thrown away. */
+export function stateOver(state: StateMap, changes: Iterable<readonly [StateKey, EventId | null]>): StateMap {
   const overlay = new Map(state.overlay);
   let size = state.size;
   for (const [key, eventId] of changes) {
@@ -94,8 +100,7 @@ export function stateApply(state: StateMap, changes: Iterable<readonly [StateKey
       overlay.set(key, eventId);
     }
   }
-  const next: StateMap = { base: state.base, overlay, size };
-  return overlay.size > largestOverlay(state.base.size) ? stateFromEntries(stateEntries(next)) : next;
+  return { base: state.base, overlay, size };
 }
 
 export function stateSize(state: StateMap): number {

@@ -4,7 +4,7 @@ import { depthOf } from "../event.ts";
 import type { Event } from "../event.ts";
 import { sha1OfEventId } from "../hashes.ts";
 import type { EventId } from "../identifiers.ts";
-import { splitStateKey, stateApply, stateGetByKey, stateKeyOf } from "../state.ts";
+import { splitStateKey, stateApply, stateGetByKey, stateKeyOf, stateOver } from "../state.ts";
 import type { StateKey, StateMap } from "../state.ts";
 import type { RoomEvents } from "./room-events.ts";
 import { splitConflictedState } from "./split-conflicted.ts";
@@ -31,7 +31,7 @@ export function resolveStateV1(stateSets: readonly StateMap[], events: RoomEvent
     }
   }
   // R of the specification: the resolution so far.
-  let result = stateApply(unconflicted, agreed);
+  let result = stateOver(unconflicted, agreed);
 
   for (const phase of ["m.room.power_levels", "m.room.join_rules", "m.room.member"]) {
     const resolved: [StateKey, EventId][] = [];
@@ -42,7 +42,7 @@ export function resolveStateV1(stateSets: readonly StateMap[], events: RoomEvent
       }
     }
     // Entered together, so that the order of members makes no difference.
-    result = stateApply(result, resolved);
+    result = stateOver(result, resolved);
   }
 
   const rest = [...conflicts].map(([key, candidates]) => [key, firstAllowed(candidates, result, events)] as const);

@@ -1,5 +1,5 @@
 import type { EventId } from "../identifiers.ts";
-import { emptyState, stateApply, stateDiff, stateGetByKey } from "../state.ts";
+import { emptyState, stateDiff, stateGetByKey, stateOver } from "../state.ts";
 import type { StateKey, StateMap } from "../state.ts";
 
 export interface SplitState {
@@ -32,7 +32,7 @@ export function splitConflictedState(stateSets: readonly StateMap[]): SplitState
     const ids = stateSets.map((state) => stateGetByKey(state, key)).filter((id) => id !== undefined);
     conflicted.set(key, new Set(ids));
   }
-  const unconflicted = stateApply(
+  const unconflicted = stateOver(
     first,
     [...keys].map((key) => [key, null] as const),
   );
