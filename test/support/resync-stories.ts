@@ -11,7 +11,6 @@ import {
   type WorkflowBundleWithSourceMap,
 } from "@temporalio/worker";
 import type { Activities } from "../../activities/index.ts";
-import type { FetchOutcome } from "../../activities/fetch-outcome.ts";
 import {
   MATRIX_ROOM_ID,
   PARTIAL_EVENTS,
@@ -27,12 +26,13 @@ export interface Story {
   /** The steps still to come, which the test may change meanwhile; after them, the room is to be finished. */
   readonly steps: Step[];
   readonly servers: readonly string[];
-  readonly ask: (server: string, attempt: number, eventId: string) => FetchOutcome | Promise<FetchOutcome>;
+  readonly ask: (server: string, attempt: number, eventId: string) => Fetched | Promise<Fetched>;
   /** The worker dies between the end's commit and its report. */
   readonly losesReport?: boolean;
 }
 
 type Step = Awaited<ReturnType<Activities["nextResyncStep"]>>;
+type Fetched = Awaited<ReturnType<Activities["fetchMissingState"]>>;
 
 /** What the workflow made of it. */
 export interface Told {

@@ -33,6 +33,15 @@ describe("resync", () => {
     expect(told.repaired).toEqual([["$join"]]);
   });
 
+  it("takes the next step from what an activity tells, and asks for it only where none does", async () => {
+    const story: Story = { steps: [FETCH], servers: ["a"], ask: () => ({ kind: "complete", next: REPAIR }) };
+    const told = await theater.perform(story, async (handle) => {
+      expect(await handle.result()).toBe("completed");
+    });
+    // Of this one the list of steps knows nothing.
+    expect(told.repaired).toEqual([["$join"]]);
+  });
+
   it("outlasts a day on which every server fails, and goes on with the first that helps", async () => {
     const start = await environment.currentTimeMs();
     const story: Story = {
