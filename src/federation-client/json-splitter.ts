@@ -40,8 +40,8 @@ const CLOSE_LIST = 0x5d;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 
-/** An event of the size limit holds half as many: thousands of such are read, of which none may take a hundred MiB. */
-const MAX_ELEMENT_VALUES = 65_536;
+/** An event of the size limit holds no more: thousands of such are read, of which none may unfold to many MiB. */
+const MAX_ELEMENT_VALUES = 33_000;
 const MAX_MEMBER_VALUES = 250_000;
 
 /** Where in the outermost object, or in one of the lists, the next byte stands. */

@@ -13,7 +13,7 @@ const CHUNK = 500;
 const MIB = 1024 * 1024;
 
 /** Of events as large as they may be, far fewer: honest ones weigh two or three KiB. */
-const MAX_CHUNK_WEIGHT = 4 * MIB;
+const MAX_CHUNK_WEIGHT = 2 * MIB;
 
 /** Events that wait for their auth events are held in memory; beyond this they are let go and fetched again. */
 const MAX_UNDECIDED = 20_000;
