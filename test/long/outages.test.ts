@@ -1,4 +1,7 @@
 import { execFile } from "node:child_process";
+import { chown, mkdtemp, open, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import pg from "pg";
@@ -110,35 +113,51 @@ describe("PostgreSQL", () => {
   });
 });
 
-/** Files of PostgreSQL may not grow beyond this, which is what its log is divided into; one of ours is larger already. */
-const FILE_LIMIT = 16 * 1024 * 1024;
+const run = promisify(execFile);
 
 /**
- * As on a full disk, the table of events can't be extended: its file is at the limit that the system sets for the files
- * of PostgreSQL's processes. That needs no rights, and goes with the processes.
+ * Moves the table of events to a disk of its own, which is small and full. That needs the right to mount one.
  *
- * @returns what lifts the limit
+ * @returns what makes room on it
  */
 async function leaveNoRoom({ roomId }: HostedRoom): Promise<() => Promise<void>> {
   const { pool } = lane.database;
-  await pool.query(
-    `INSERT INTO events (event_id, room_id, type, sender, depth, origin_server_ts, prev_event_ids, auth_event_ids,
-                         pdu, outlier)
-     SELECT '$filler' || n, $1, 'filler', '@filler:localhost', 1, 1, '{}', '{}',
-            repeat(md5(n::text), 56), true
-     FROM generate_series(1, 12000) AS n`,
-    [roomId],
-  );
-  await pool.query("DELETE FROM events WHERE type = 'filler'");
-  await limitFiles(String(FILE_LIMIT));
-  return async () => await limitFiles("unlimited");
+  const disk = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
+  await run("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", disk]);
+  onTestFinished(async () => {
+    await pool.query("ALTER TABLE events SET TABLESPACE pg_default");
+    await pool.query("DROP TABLESPACE small");
+    await run("umount", [disk]);
+    await rm(disk, { recursive: true });
+  });
+  await chown(disk, (await stat(`/proc/${grounds.postgresPid}`)).uid, -1);
+  await pool.query(`CREATE TABLESPACE small LOCATION '${disk}'`);
+  await pool.query("ALTER TABLE events SET TABLESPACE small");
+  const filler = join(disk, "filler");
+  await fill(filler);
+  // Until the table's last page is full too.
+  const row = `INSERT INTO events (event_id, room_id, type, sender, depth, origin_server_ts, prev_event_ids,
+                                   auth_event_ids, pdu, outlier)
+               VALUES ($1, $2, 'filler', '@filler:localhost', 1, 1, '{}', '{}', '', true)`;
+  const insertUntilFull = async (): Promise<void> => {
+    for (let n = 0; ; n += 1) await pool.query(row, [`$filler${n}`, roomId]);
+  };
+  await expect(insertUntilFull()).rejects.toThrow("No space left on device");
+  return async () => {
+    await rm(filler);
+    await pool.query("DELETE FROM events WHERE type = 'filler'");
+  };
 }
 
-async function limitFiles(limit: string): Promise<void> {
-  const { rows } = await lane.database.pool.query<{ pid: number }>("SELECT pid FROM pg_stat_activity");
-  // The soft limit alone: the hard one can't be raised again by everybody.
-  for (const pid of [grounds.postgresPid, ...rows.map((row) => row.pid)]) {
-    await promisify(execFile)("prlimit", [`--pid=${pid}`, `--fsize=${limit}:`]);
+async function fill(path: string): Promise<void> {
+  const file = await open(path, "w");
+  try {
+    for (let size = 64 * 1024; size >= 1024;) {
+      const { bytesWritten } = await file.write(Buffer.alloc(size)).catch(() => ({ bytesWritten: 0 }));
+      if (bytesWritten === 0) size /= 2;
+    }
+  } finally {
+    await file.close();
   }
 }
 
@@ -207,9 +226,9 @@ describe("a worker that is stopped past its heartbeat, and goes on later", () =>
       const half = await armed.struck;
       const pid = lane.pid(half);
       lane.signal(half, "SIGSTOP");
+      onTestFinished(() => lane.signal(half, "SIGCONT"));
       await untilWhole(stage, room);
       await talk(stage, room);
-      lane.reached.clear();
       lane.signal(half, "SIGCONT");
       await armed.disarm();
       expect(await aftermath(stage, room)).toEqual(ENDS_WELL);

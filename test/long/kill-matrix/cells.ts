@@ -15,15 +15,16 @@ export function pointOf(side: Side, step: Step | Answer): Point {
 }
 
 /**
- * Which kills a run makes: at each point the half that reaches it, and of PostgreSQL and Temporal those at the steps
- * that rely on them most, so that it stays within minutes. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX_AT` those
- * at the points that it matches.
+ * Which kills a run makes, so that it stays within minutes: of the half that reaches a point, both sides of the steps on
+ * the way of an event or a resync, and one side of all others; of PostgreSQL and Temporal, those at the steps that rely on
+ * them most. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX_AT` those at the points that it matches.
  */
 export function isChosen(point: Point, victim: Victim, isReachedBy: boolean): boolean {
   const only = process.env["KILL_MATRIX_AT"];
   if (only !== undefined && !new RegExp(only).test(point)) return false;
-  if (process.env["KILL_MATRIX"] === "whole" || isReachedBy) return true;
+  if (process.env["KILL_MATRIX"] === "whole") return true;
   const step = point.slice(point.indexOf(": ") + 2) as Step | Answer;
+  if (isReachedBy) return point.startsWith("after: ") || ON_THE_WAY.has(step);
   return victim === "postgres" ? AT_POSTGRES.has(step) : victim === "temporal" && AT_TEMPORAL.has(step);
 }
 
@@ -46,4 +47,21 @@ const AT_TEMPORAL: ReadonlySet<Step | Answer> = new Set([
   "report repaired events",
   "report a finished resync",
   "start a resync anew",
+]);
+
+const ON_THE_WAY: ReadonlySet<Step | Answer> = new Set([
+  ...AT_POSTGRES,
+  ...AT_TEMPORAL,
+  "send a join",
+  "keep an event",
+  "delete a kept event",
+  "settle a waiting event",
+  "send a transaction",
+  "store state ids",
+  "store outliers",
+  "say a resync's next step",
+  "give up a room that was left",
+  "answer a client's join",
+  "answer a client's message",
+  "answer a transaction",
 ]);

@@ -28,6 +28,17 @@ function holdResync({ lane, resident }: Stage): () => void {
   return resident.trouble({ kind: "hold", at: "state_ids", forServer: lane.serverName });
 }
 
+/** Who has left already, and was not told, is told when they ask again. */
+async function leave(stage: Stage, room: HostedRoom): Promise<void> {
+  await insist("a leave", async () => {
+    try {
+      await stage.alice.post(inRoom(room, "leave"));
+    } catch (error) {
+      if ((await membershipOf(stage, room)) !== "leave") throw error;
+    }
+  });
+}
+
 const liveInPartialRoom: Deed = {
   name: "join a room, live in it while it is partial, and have it repaired",
   run: async (stage) => {
@@ -88,7 +99,7 @@ const leavePartialRoom: Deed = {
     const room = newRoom(stage);
     const letGo = holdResync(stage);
     await enter(stage, room);
-    await insist("a leave", () => alice.post(inRoom(room, "leave")));
+    await leave(stage, room);
     letGo();
     await until("the resync is over", async () => (await rowsOf(lane, "partial_state_rooms", room)) === 0);
     await until("the resident knows", async () => resident.membership(room, alice.userId as UserId) === "leave");
@@ -123,12 +134,12 @@ const removedFromRoom: Deed = {
 const refuseInvitation: Deed = {
   name: "be invited, and refuse",
   run: async (stage) => {
-    const { alice, resident } = stage;
+    const { resident } = stage;
     const room = newRoom(stage, { joinRule: "invite" });
-    const userId = alice.userId as UserId;
+    const userId = stage.alice.userId as UserId;
     await insist("an invitation", () => resident.invite(room, userId, { by: resident.front.user, to: [] }));
     const invited = await insist("the invitation", () => membershipOf(stage, room));
-    await insist("a refusal", () => alice.post(inRoom(room, "leave")));
+    await leave(stage, room);
     return { invited, after: await membershipOf(stage, room), there: resident.membership(room, userId) };
   },
 };
@@ -179,13 +190,15 @@ const steerResync: Deed = {
     await insist("a cancel in Temporal", () => handle.cancel());
     await until("it is cancelled", async () => (await handle.describe()).status.name === "CANCELLED");
     const noted = await wishOf(stage, room);
-    await operate(stage, room, "retry");
-    await until("it runs again", async () => (await handle.describe()).status.name === "RUNNING");
-    await operate(stage, room, "cancel");
-    await until("it is cancelled by hand", async () => (await handle.describe()).status.name === "CANCELLED");
+    const isCancelled = async (): Promise<boolean> => (await handle.describe()).status.name === "CANCELLED";
+    const goesOn = async (): Promise<boolean> => !(await isCancelled());
+    await operate(stage, room, { what: "retry", isDone: goesOn });
+    await until("it runs again", goesOn);
+    await operate(stage, room, { what: "cancel", isDone: isCancelled });
+    await until("it is cancelled by hand", isCancelled);
     const wished = await wishOf(stage, room);
     letGo();
-    await operate(stage, room, "retry");
+    await operate(stage, room, { what: "retry", isDone: goesOn });
     await untilWhole(stage, room);
     return { noted, wished, ...(await aftermath(stage, room)) };
   },
@@ -202,6 +215,14 @@ async function wishOf({ lane }: Stage, room: HostedRoom): Promise<string | undef
   });
 }
 
+async function isPurged({ lane }: Stage, { roomId }: HostedRoom): Promise<boolean> {
+  const { rowCount } = await lane.database.pool.query(
+    "SELECT 1 FROM room_purges WHERE room_id = $1 AND purged_at IS NOT NULL",
+    [roomId],
+  );
+  return rowCount === 1;
+}
+
 const DAYS = 24 * 60 * 60_000;
 
 const purgeRoom: Deed = {
@@ -211,7 +232,7 @@ const purgeRoom: Deed = {
     const room = newRoom(stage);
     const letGo = holdResync(stage);
     await enter(stage, room);
-    await operate(stage, room, "purge");
+    await operate(stage, room, { what: "purge", isDone: async () => await isPurged(stage, room) });
     letGo();
     const partial = await rowsOf(lane, "partial_state_rooms", room);
     const events = await rowsOf(lane, "partial_state_events", room);

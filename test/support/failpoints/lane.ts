@@ -249,7 +249,11 @@ function castOf(
       const struck = new Promise<Half>((resolve) => {
         listener = (half, report) => {
           const came = report === "died" ? how === "die" : report.report === "held" && report.point === point;
-          if (came) resolve(half);
+          if (!came) return;
+          // Whoever comes after it goes on.
+          for (const [other, { child }] of atWork)
+            if (other !== half) child.send({ order: "disarm" } satisfies Order, () => undefined);
+          resolve(half);
         };
       });
       if (only === undefined) await orderAll({ order: "arm", point, how });
