@@ -11,8 +11,8 @@ export interface ByteCollector {
 }
 
 const FIRST_CAPACITY = 1024;
-/** What is cleared is kept for the next text up to here. */
-const KEPT_CAPACITY = 64 * 1024;
+/** What is cleared is kept for the next text up to here: an event as large as any may be. */
+const KEPT_CAPACITY = 256 * 1024;
 
 export function createByteCollector(): ByteCollector {
   let store = new Uint8Array(0);

@@ -118,4 +118,4 @@ function federationRequest(request: Request, body: FederationRequest["body"]): F
 
 const MAX_QUERY_LENGTH = 16_384;
 /** Read and parsed, and for the time of their handling, a body takes several times its size. */
-const MAX_BODIES_BYTES = 32 * 1_048_576;
+const MAX_BODIES_BYTES = 24 * 1_048_576;

@@ -50,10 +50,10 @@ export function reportReady(urls: ReadyMessage["urls"] = {}): void {
 
 /**
  * What keeps a process small that has many threads of native code and reads far more than it keeps: without these,
- * malloc holds an arena a thread, and V8 lets young garbage grow to 48 MiB, and old garbage to three times what is kept
- * (to half of it where the heap may not grow beyond 2 GiB). Who sets them otherwise has their way.
+ * malloc holds an arena a thread, and V8 lets young garbage grow to 48 MiB and the old to four times what is in use.
+ * Who sets them otherwise has their way.
  */
-const MEMORY_FLAGS = ["--max-semi-space-size=8", "--max-old-space-size=1024"];
+const MEMORY_FLAGS = ["--max-semi-space-size=8", "--heap-growing-percent=30"];
 const MEMORY_ENV = { MALLOC_ARENA_MAX: "2" };
 
 /**
