@@ -42,9 +42,14 @@ const { pool } = database;
 let transactions = 0;
 
 /** A transaction of the resident's that reaches this process. */
-async function receive(ctx: RoomsContext, sent: Sent, txnId = `race-${++transactions}`): Promise<object> {
+async function receive(
+  ctx: RoomsContext,
+  sent: Sent,
+  txnId = `race-${++transactions}`,
+  edus: readonly JsonObject[] = [],
+): Promise<object> {
   const pdus = [sent.event.pdu as unknown as JsonObject];
-  return receiveTransaction(ctx, { origin: resident.serverName, txnId, pdus, edus: [] });
+  return receiveTransaction(ctx, { origin: resident.serverName, txnId, pdus, edus });
 }
 
 async function unsent(room: Parameters<typeof resident.sendMessage>[0], body: string): Promise<Sent> {
@@ -97,7 +102,8 @@ describe("one transaction twice at once", () => {
     await answering.reached;
     // What the slow one is about to answer is true no more.
     await leaveRoom(sidecar.ctx, { userId: sidecar.userId, roomId });
-    const quick = await receive(sidecar.ctx, sent, "the same");
+    // Without an EDU it would have changed nothing, and not be remembered.
+    const quick = await receive(sidecar.ctx, sent, "the same", [{ edu_type: "org.example.any", content: {} }]);
     answering.release();
 
     expect(quick).toMatchObject({ [sent.eventId]: { error: expect.any(String) } });
