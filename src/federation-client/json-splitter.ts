@@ -40,8 +40,8 @@ const CLOSE_LIST = 0x5d;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 
-/** An event of the size limit holds no more: thousands of such are read, of which none may unfold to many MiB. */
-const MAX_ELEMENT_VALUES = 33_000;
+/** No event of the size limit holds as many, one of nothing but empty lists included: a room may have such a one. */
+const MAX_ELEMENT_VALUES = 65_536;
 const MAX_MEMBER_VALUES = 250_000;
 
 /** Where in the outermost object, or in one of the lists, the next byte stands. */
