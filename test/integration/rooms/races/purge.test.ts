@@ -136,8 +136,8 @@ describe("a purge", () => {
     const { room, roomId } = await enterRoom(scene);
     const bob = ourUser(scene, "bob");
     const other = otherProcess(sidecar.ctx);
-    // Alice has left, by a transaction that locks the room's row twice, and the purge is about to lock it itself.
-    const deleting = holdAtStatement(other.database, AT_ROOM, { nth: 3 });
+    // Alice has left, by a transaction that locks the room's row, and the purge is about to lock it itself.
+    const deleting = holdAtStatement(other.database, AT_ROOM, { nth: 2 });
     const purging = purge({ ...other, database: deleting.database }, roomId);
     await deleting.reached;
     await resident.waitForEvent((one) => one.roomId === roomId && one.pdu.content["membership"] === "leave");
