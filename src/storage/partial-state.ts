@@ -29,6 +29,15 @@ export async function lockPartialRoom(tx: Connection, roomId: RoomId): Promise<P
   );
 }
 
+/** The row is there until the transaction ends, whoever else changes the room. */
+export async function holdPartialRoom(tx: Connection, roomId: RoomId): Promise<PartialRoom | undefined> {
+  return queryRow<PartialRoom>(
+    tx,
+    `SELECT ${PARTIAL_ROOM_COLUMNS} FROM partial_state_rooms WHERE room_id = $1 FOR KEY SHARE`,
+    [roomId],
+  );
+}
+
 export async function listPartialRooms(c: Connection): Promise<readonly PartialRoom[]> {
   return queryRows<PartialRoom>(
     c,

@@ -162,8 +162,9 @@ async function forgetOlderJoin(ctx: RoomsContext, tx: Connection, roomId: StateS
   const older = await lockPartialRoom(tx, roomId);
   if (older !== undefined) await deviceListsOwedAfterLeave(ctx, tx, older);
   await abandonPartialEvents(tx, roomId);
-  if (older !== undefined) await keepMembersOfCurrentState(tx, roomId);
   await deletePartialRoom(tx, roomId);
+  // After that nobody writes members ahead any more.
+  if (older !== undefined) await keepMembersOfCurrentState(tx, roomId);
   await clearResyncStateIds(tx, roomId);
   await deleteResyncControl(tx, roomId);
   await deleteRoomPurge(tx, roomId);

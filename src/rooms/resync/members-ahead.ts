@@ -3,7 +3,7 @@ import { emptyState, stateDiff, stateGet, stateKeyOf, type StateKey, type StateM
 import { loadEvent } from "../../storage/events.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
 import { addUnknownMembers, members } from "../../storage/memberships.ts";
-import { lockPartialRoom } from "../../storage/partial-state.ts";
+import { holdPartialRoom } from "../../storage/partial-state.ts";
 import { loadRoom } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
@@ -70,8 +70,8 @@ async function writeChunk(
   chunk: readonly MemberEvent[],
 ): Promise<readonly MemberEvent[]> {
   return await commit(ctx, "write members ahead", async (tx) => {
-    // Held against the room's being given up meanwhile.
-    const partial = await lockPartialRoom(tx, roomId);
+    // Whoever gives the room up meanwhile waits, and then takes these members away too.
+    const partial = await holdPartialRoom(tx, roomId);
     if (partial?.joinEventId !== joinEventId) return [];
     const memberships = await loadMemberships(
       tx,

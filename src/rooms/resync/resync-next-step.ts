@@ -126,8 +126,9 @@ async function giveUpRoom(ctx: RoomsContext, tx: Connection, target: ResyncTarge
   }
   await deviceListsOwedAfterLeave(ctx, tx, room);
   await abandonPartialEvents(tx, target.roomId);
-  await keepMembersOfCurrentState(tx, target.roomId);
   await deletePartialRoom(tx, target.roomId);
+  // After that nobody writes members ahead any more.
+  await keepMembersOfCurrentState(tx, target.roomId);
   await clearResyncStateIds(tx, target.roomId);
   await deleteResyncControl(tx, target.roomId);
   await deleteHopelessPdus(tx, target.roomId);
