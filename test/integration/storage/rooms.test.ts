@@ -156,7 +156,7 @@ async function aFullRoom(name: string): Promise<RoomId> {
     await insertAlias(tx, { alias: `#${name}:example.org`, roomId, creator: "@u:example.org" });
     await insertPartialRoom(tx, { roomId, joinEventId: join, joinedVia: null, deviceListsStreamId: 0n });
     await addPartialRoomServers(tx, roomId, ["a.org"]);
-    await markPartial(tx, roomId, join);
+    for (const eventId of [join, next]) await markPartial(tx, roomId, eventId);
     const ids = { eventId: join, serverName: "a.org", stateEventIds: [], authEventIds: [] };
     await saveResyncStateIds(tx, { roomId, ...ids });
     await addToOutbox(tx, { eventId: next, streamId, destinations: ["a.org"] });
