@@ -6,7 +6,7 @@ import { startResident, type Resident } from "../../resident/resident.ts";
 import { startServiceReceiver, type ServiceReceiver } from "../../support/application-service.ts";
 import { openGrounds, type Grounds } from "../../support/failpoints/grounds.ts";
 import { openLane, type Lane } from "../../support/failpoints/lane.ts";
-import type { Stage } from "./stage.ts";
+import { insist, type Stage } from "./stage.ts";
 
 /** Several sidecars on one PostgreSQL and one Temporal, beside a resident. */
 export interface Theatre {
@@ -52,8 +52,7 @@ export async function openTheatre(laneCount: number): Promise<Theatre> {
     resident,
     lanes,
     stageOn: async (lane, label) => {
-      stages += 1;
-      const alice = await lane.user(`alice-${stages}`);
+      const alice = await insist("a user", async () => await lane.user(`alice-${++stages}`));
       const receiver = receivers[lanes.indexOf(lane)];
       const pushedTo = (roomId: string): readonly string[] =>
         receiver === undefined ? [] : pushesOf(receiver, roomId);
