@@ -225,6 +225,8 @@ describe("a partial room that is left", () => {
     const { room, bob, joinEventId } = entered;
     const { roomId } = room;
     await leaveRoom(ctx, { userId: bob, roomId });
+    // Where the resident does not know of it yet, the leave is made once more.
+    await resident.waitForEvent(({ pdu }) => pdu.sender === bob && pdu.content["membership"] === "leave");
     await resident.kick(room, userId);
     const again = await joinRoom(ctx, { userId, roomId, via: [resident.serverName] });
 
