@@ -34,6 +34,9 @@ function standingOf(server: ServerStanding): string {
   return `failed ${server.failures}× (${server.cause ?? "unknown"}${detail})`;
 }
 
+/** The last millisecond that a Date can name: beyond it, an error here would stop the whole workflow. */
+const LAST_DATE_MS = 8.64e15;
+
 function nextAttemptOf(server: ServerStanding): string {
-  return server.nextAttempt === undefined ? "" : new Date(server.nextAttempt).toISOString();
+  return server.nextAttempt === undefined ? "" : new Date(Math.min(server.nextAttempt, LAST_DATE_MS)).toISOString();
 }

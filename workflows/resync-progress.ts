@@ -182,6 +182,9 @@ const BACK_OFF: Readonly<Record<ServerFault, BackOff>> = {
   "invalid-data": { first: 60_000, most: 60 * 60_000 },
 };
 
+/** A server that asks for a longer rest than any of ours may be lying, and would have the room wait for ever. */
+const LONGEST_WISHED_WAIT_MS = 60 * 60_000;
+
 /** A server that answers may lack one state and have another; one that does not answer is asked for none. */
 function failed(state: ResyncState, event: Extract<ResyncEvent, { type: "server-failed" }>): ResyncState {
   const { name, cause, at, jitter } = event;
@@ -191,7 +194,7 @@ function failed(state: ResyncState, event: Extract<ResyncEvent, { type: "server-
   const failures = (earlier?.failures ?? 0) + 1;
   const { first, most } = BACK_OFF[cause];
   const wait = Math.min(most, first * 2 ** Math.min(failures - 1, 20)) * (1 + jitter / 5);
-  const nextAttempt = at + Math.round(Math.max(wait, event.retryAfterMs ?? 0));
+  const nextAttempt = at + Math.round(Math.max(wait, Math.min(event.retryAfterMs ?? 0, LONGEST_WISHED_WAIT_MS)));
   const standing: ServerStanding = {
     name,
     result: "failed",

@@ -1,7 +1,7 @@
 import type { ServerName } from "../matrix/identifiers.ts";
 import { isJsonObject } from "../matrix/json.ts";
 import type { JsonObject, JsonValue } from "../matrix/json.ts";
-import type { Backoff, RequestPurpose } from "./backoff.ts";
+import { MAX_INTERVAL_MS, type Backoff, type RequestPurpose } from "./backoff.ts";
 import type { CallOptions } from "./client.ts";
 import { BodyTooLargeError } from "../federation-api/decode-body.ts";
 import type { DestinationSlots } from "./destination-slots.ts";
@@ -52,7 +52,9 @@ async function refusalOf(server: ServerName, answer: TransportAnswer): Promise<F
   const body = await refusalBody(answer);
   const errcode = typeof body["errcode"] === "string" ? body["errcode"] : undefined;
   const error = typeof body["error"] === "string" ? body["error"].slice(0, MAX_REASON_LENGTH) : undefined;
-  const retryAfterMs = typeof body["retry_after_ms"] === "number" ? body["retry_after_ms"] : undefined;
+  const wished = body["retry_after_ms"];
+  // Nobody is left alone for longer than our own back-off would, whatever it asks for.
+  const retryAfterMs = typeof wished === "number" ? Math.min(wished, MAX_INTERVAL_MS) : undefined;
   const reason = [`HTTP ${answer.status}`, errcode, error].filter((part) => part !== undefined).join(", ");
   return new FederationFailure({ kind: "refused", server, reason, status: answer.status, errcode, retryAfterMs });
 }

@@ -292,6 +292,13 @@ describe("back-off", () => {
     expect((await failureOf(client.event(server.name, "$a"))).kind === "backing-off").toBe(expected);
   });
 
+  it("takes no wish to be left alone for longer than an hour", async () => {
+    await forgetBackOffs();
+    const server = await startServer(answering({ retry_after_ms: Number.MAX_SAFE_INTEGER }, 429));
+    const failure = await failureOf(aClient(database).event(server.name, "$a"));
+    expect(failure).toMatchObject({ kind: "refused", retryAfterMs: 3_600_000 });
+  });
+
   it("counts a refused transaction too: a good one gives no reason to refuse it", async () => {
     await forgetBackOffs();
     const server = await startServer(answering({ errcode: "M_UNKNOWN" }, 400));

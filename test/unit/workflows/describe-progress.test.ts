@@ -30,4 +30,10 @@ describe("describeProgress", () => {
     expect(text).toContain("| one.example | failed 2× (forbidden: a\\|b) | 1970-01-01T00:00:00.000Z |");
     expect(text).toContain("| two.example | answered |  |");
   });
+
+  it("can tell of an attempt that no date can name", () => {
+    const failed = { name: "one.example", result: "failed", cause: "server-error", failures: 1 } as const;
+    const servers = [{ ...failed, nextAttempt: Number.MAX_SAFE_INTEGER }];
+    expect(describeProgress("!room:example.org", { ...progress, servers })).toContain("| one.example | failed 1×");
+  });
 });

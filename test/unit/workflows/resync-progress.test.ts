@@ -155,7 +155,7 @@ describe("reduce", () => {
     expect(waits("forbidden").at(-1)).toBe(3_600_000);
   });
 
-  it("honors a longer wait that the server asks for", () => {
+  it("honors a longer wait that the server asks for, up to an hour", () => {
     const event = {
       type: "server-failed",
       name: "a",
@@ -166,6 +166,9 @@ describe("reduce", () => {
       jitter: 0,
     } as const;
     expect(waitOf(reduce(knowing("a"), { ...event, retryAfterMs: 90_000 }), "a")).toBe(90_000);
+    for (const tooLong of [7_200_000, Number.MAX_SAFE_INTEGER]) {
+      expect(waitOf(reduce(knowing("a"), { ...event, retryAfterMs: tooLong }), "a")).toBe(3_600_000);
+    }
   });
 
   it("forgets every wait, but no cause, when an operator retries", () => {
