@@ -4,7 +4,7 @@ import type { StoredEvent } from "../../storage/events.ts";
 import { hasAcceptedDescendant, supersededBy } from "../../storage/room-graph.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
-import { eventsOf } from "./events-at-hand.ts";
+import { eventsOf, unwrittenState } from "./events-at-hand.ts";
 import { newsForClients } from "./news-for-clients.ts";
 import { statesKey, statesOf, type CurrentStateNews, type RoomTurn } from "./room-turn.ts";
 import type { StoredState } from "./state-before-event.ts";
@@ -35,7 +35,7 @@ export async function advanceRoom(
   const key = statesKey(snapshotIds);
   if (key === front.resolvedOf) return undefined;
   const states = await statesAfter(turn, snapshotIds, judged);
-  const change = await computeCurrentState(source, front.currentSnapshotId, states, [event]);
+  const change = await computeCurrentState(source, front.currentSnapshotId, states, unwrittenState(source));
   front.resolvedOf = key;
   if (change.snapshotId === front.currentSnapshotId) return undefined;
   front.currentSnapshotId = change.snapshotId;

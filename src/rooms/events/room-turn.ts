@@ -14,7 +14,7 @@ import type { CurrentStateChange } from "./update-current-state.ts";
 
 /**
  * A room under its lock, while events are placed in it one behind the other in one transaction: each is judged by what
- * those before it have made of the room, and all of them are written together at the end (`write-turn.ts`), so that
+ * those before it have made of the room, and all of them are written together at the end (`write-turns.ts`), so that
  * fifty events take hardly more statements than one, and a place in the streams is taken for a moment only.
  */
 export interface RoomTurn {
@@ -193,6 +193,9 @@ function staysResolved({ front, source }: RoomTurn, { pdu }: Event, prevIds: rea
   const others = front.extremities.filter((id) => !prevIds.includes(id));
   if (others.length === 0) return true;
   if (isStateEvent(pdu)) return false;
-  const states = new Set([...statesOf(source.atHand, others), ...statesOf(source.atHand, prevIds)]);
+  const before = statesOf(source.atHand, prevIds);
+  // Behind several states lies what they come to, which is none of them and asks for a resolution with the others.
+  const after = before.size > 1 ? [front.currentSnapshotId ?? -1n] : before;
+  const states = new Set([...statesOf(source.atHand, others), ...after]);
   return states.size === 1 || statesKey(states) === front.resolvedOf;
 }

@@ -130,6 +130,26 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
     expect((await sidecar.currentState(roomId)).get(key)).toBe(resident.fullState(room).get(key));
   });
 
+  it("of an old fork lose no state where one of them merges only a part of the room's ends", async () => {
+    const { room, roomId } = await entered(life);
+    const fork = mustBe([...room.extremities][0]);
+    const name = { type: "m.room.name", content: { name: "on the long branch" } };
+    const named = await resident.sendState(room, name, { push: false, prevEvents: [fork] });
+    const branch = await messages(room, 2, [named.eventId]);
+    await receive([named, ...branch]);
+    const topic = { type: "m.room.topic", content: { topic: "on the late branch" } };
+    const late = await resident.sendState(room, topic, { push: false, prevEvents: [fork] });
+    const merge = await messages(room, 1, [mustBe(branch[0]).eventId, late.eventId]);
+    await receive([late, ...merge]);
+    const extremities = [mustBe(branch[1]).eventId, mustBe(merge[0]).eventId];
+    expect(new Set(await forwardExtremities(pool, roomId))).toEqual(new Set(extremities));
+    const state = await sidecar.currentState(roomId);
+    expect(state.get(stateKeyOf("m.room.topic", ""))).toBe(late.eventId);
+    expect(state.get(stateKeyOf("m.room.name", ""))).toBe(named.eventId);
+    await receive(await messages(room, 1, extremities));
+    expect((await sidecar.currentState(roomId)).get(stateKeyOf("m.room.topic", ""))).toBe(late.eventId);
+  });
+
   it("end each what waits for it", async () => {
     const { room, roomId } = await entered(life);
     const three = await messages(room, 3);
