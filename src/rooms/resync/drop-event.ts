@@ -1,6 +1,7 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import type { Connection } from "../../storage/database.ts";
+import { loadEvent } from "../../storage/events.ts";
 import { lockPartialRoom, partialEventIds, type PartialRoom } from "../../storage/partial-state.ts";
 import { insertResyncDrop, resyncDrops, type ResyncDrop } from "../../storage/resync-drops.ts";
 import { lockRoom } from "../../storage/rooms.ts";
@@ -41,7 +42,8 @@ async function requireDroppable(tx: Connection, { roomId, joinEventId }: Partial
     throw notDroppable(`${eventId} is our join: without the state before it the room can only be left`);
   }
   const partial = await partialEventIds(tx, [eventId, ...(joinEventId === null ? [] : [joinEventId])]);
-  if (!partial.has(eventId))
+  // Dropped here, another room's event would be rejected there, were it our join of that room.
+  if (!partial.has(eventId) || (await loadEvent(tx, eventId))?.roomId !== roomId)
     throw notPartial(`${eventId} is no event of ${roomId} that is known on partial state only`);
   const lacking = await statesLacking(tx, roomId, [eventId]);
   if (!lacking.has(eventId)) {

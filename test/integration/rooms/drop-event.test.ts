@@ -14,7 +14,7 @@ import { loadState } from "../../../src/storage/state-snapshots.ts";
 import type { Sent } from "../../resident/resident.ts";
 import { driveResync } from "../../support/drive-resync.ts";
 import { repairAllBut, withASecondJoin, withHalfAGap, type LackingRoom } from "../../support/lacking-scene.ts";
-import { completeResync, join, ourUser, resyncUpTo } from "../../support/race-scene.ts";
+import { completeResync, enterRoom, join, ourUser, resyncUpTo } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
 
 const scene = await openScene();
@@ -123,6 +123,19 @@ describe("dropEvent", () => {
     lacking.give();
     await completeResync(scene, lacking);
     await expect(drop(lacking)).rejects.toMatchObject(notPartial);
+  });
+
+  it("drops no event of another room, nor its join", async () => {
+    const elsewhere = await enterRoom(scene);
+    const lacking = await withHalfAGap(scene);
+    await repairAllBut(scene, lacking);
+    const sound = await enterRoom(scene);
+    await resyncUpTo(ctx, sound.target, "finish");
+    const notPartial = { status: 409, errcode: "FASTJOIN.NOT_PARTIAL" };
+    await expect(drop(lacking, elsewhere.target.joinEventId)).rejects.toMatchObject(notPartial);
+    await expect(drop({ ...lacking, ...sound }, lacking.lacking)).rejects.toMatchObject(notPartial);
+    expect([...(await resyncDrops(pool, lacking.roomId)), ...(await resyncDrops(pool, sound.roomId))]).toEqual([]);
+    await completeResync(scene, elsewhere);
   });
 
   it("changes nothing the second time, and leaves nothing behind in a room that is left before its turn", async () => {
