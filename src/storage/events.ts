@@ -144,6 +144,11 @@ const INSERT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, 
   auth_event_ids, pdu, rejection`;
 const SELECT_COLUMNS = `event_id, room_id, type, state_key, sender, membership, depth, origin_server_ts,
   prev_event_ids::text[], auth_event_ids::text[], pdu, rejection`;
+/** All that was made of an outlier goes with it: a verdict on one event must never stand beside the content of another. */
+const REPLACED_COLUMNS = INSERT_COLUMNS.split(/,\s*/)
+  .filter((column) => column !== "event_id")
+  .map((column) => `${column} = EXCLUDED.${column}`)
+  .join(", ");
 const ARRAYS = `$1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
   $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[]`;
 
@@ -179,7 +184,8 @@ function insertOutlierChunk(tx: Connection, columns: readonly unknown[]): Promis
 }
 
 /**
- * Stores an event with its place in the timeline; an outlier that is already there becomes a timeline event.
+ * Stores an event with its place in the timeline; an outlier that is already there becomes this timeline event, whose
+ * content it may have lacked.
  *
  * @returns false if it is a timeline event already: then nothing is changed
  */
@@ -201,7 +207,7 @@ export async function insertTimelineEvents(tx: Connection, toStore: readonly Tim
      SELECT ${SELECT_COLUMNS}, false, new.soft_failed, new.stream_id, new.state_before, new.state_after
      FROM unnest(${ARRAYS}, $13::boolean[], $14::bigint[], $15::bigint[], $16::bigint[])
        AS new (${INSERT_COLUMNS}, soft_failed, stream_id, state_before, state_after)
-     ON CONFLICT (event_id) DO UPDATE SET outlier = false, rejection = EXCLUDED.rejection,
+     ON CONFLICT (event_id) DO UPDATE SET outlier = false, ${REPLACED_COLUMNS},
        soft_failed = EXCLUDED.soft_failed, stream_id = EXCLUDED.stream_id,
        state_before = EXCLUDED.state_before, state_after = EXCLUDED.state_after
      WHERE events.outlier`,

@@ -9,6 +9,7 @@ import { commit } from "../failpoints.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { advanceRoom } from "./advance-room.ts";
 import { rejectionText } from "./authorize-outliers.ts";
+import { eventToPlace } from "./event-to-place.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
 import { canFollow, isPlain, openFreeTurns, openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
@@ -165,8 +166,12 @@ function placedBefore({ source }: RoomTurn, { eventId }: Event): StoredEvent | u
 /** Judges an event and gives it its place, which is written at the end of the turn. */
 async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<void> {
   const { source } = turn;
-  const { event, origin } = input;
-  const { before, partial } = await pastOf(turn, input);
+  const { origin } = input;
+  const { eventId } = input.event;
+  const event = eventToPlace(source.rules, source.atHand.known.get(eventId), input.event);
+  // It waits in vain, like one that closes a ring.
+  if (event === undefined) throw new PrevEventsMissing([eventId]);
+  const { before, partial } = await pastOf(turn, { ...input, event });
   const rejection =
     (await secondCreation(turn, event)) ??
     rejectionText(await judgeEvent({ ...source, event }, { ...before, partial }));

@@ -8,6 +8,7 @@ import { partialRoom } from "../../storage/partial-state.ts";
 import { lockRoom, roomRules } from "../../storage/rooms.ts";
 import { oldestTimelineEvents, takeBackfillPositions } from "../../storage/timeline.ts";
 import { authEventIdsWithCreate, authorizeOutliers, type AuthorizedOutlier } from "../events/authorize-outliers.ts";
+import { eventToPlace } from "../events/event-to-place.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { fetchEvents } from "./fetch-events.ts";
@@ -81,15 +82,23 @@ async function backfillFrom(ctx: RoomsContext, page: HistoryPage): Promise<numbe
   const given = new Set(events.map((event) => event.eventId));
   await fetchEvents(ctx, { roomId, rules, server, eventIds: eventIds.filter((id) => !given.has(id)) });
   const { authorized } = await authorizeOutliers(ctx.database.pool, rules, events);
-  return await storeHistory(ctx, roomId, authorized);
+  return await storeHistory(ctx, page, authorized);
 }
 
-async function storeHistory(ctx: RoomsContext, roomId: RoomId, history: readonly AuthorizedOutlier[]): Promise<number> {
+async function storeHistory(
+  ctx: RoomsContext,
+  { roomId, rules }: Pick<HistoryPage, "roomId" | "rules">,
+  history: readonly AuthorizedOutlier[],
+): Promise<number> {
   return await commit(ctx, "store history", async (tx) => {
     await lockRoom(tx, roomId);
     const ids = history.map(({ event }) => event.eventId);
     const known = await loadEvents(tx, ids);
-    const unplaced = history.filter(({ event }) => known.get(event.eventId)?.outlier !== false);
+    const unplaced = history.flatMap(({ event: given, rejection }) => {
+      const stored = known.get(given.eventId);
+      const event = stored?.outlier === false ? undefined : eventToPlace(rules, stored, given);
+      return event === undefined ? [] : [{ event, rejection }];
+    });
     const newestFirst = unplaced.toSorted((a, b) => newerFirst(a.event, b.event));
     const positions = await takeBackfillPositions(tx, newestFirst.length);
     for (const [index, { event, rejection }] of newestFirst.entries()) {

@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import type { Event, Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import { serverNameOf, type EventId } from "../../../src/matrix/identifiers.ts";
-import type { JsonValue } from "../../../src/matrix/json.ts";
+import type { JsonObject, JsonValue } from "../../../src/matrix/json.ts";
+import { redact } from "../../../src/matrix/redaction.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { hashAndSignEvent } from "../../../src/matrix/signatures.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
@@ -137,6 +138,73 @@ describe("an event of room version 1 that builds on itself through another", () 
 
     expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, softFailed: false });
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("an outlier whose event is received", () => {
+  /** Another event of a chosen id, as a server of room version 1 can make it. */
+  function twin(room: HostedRoom, eventId: EventId, type: string, content: JsonObject): Event {
+    const identity = identityIn(resident.world);
+    const server = serverNameOf(resident.founder) ?? "";
+    const draft = { sender: resident.founder, type, stateKey: "", content };
+    const { hashes: _hashes, signatures: _signatures, ...bare } = composeEvent(room, identity, draft).event.pdu;
+    const pdu = hashAndSignEvent({ ...bare, event_id: eventId } as Pdu, server, identity(server), room.rules);
+    return { eventId, roomId: room.roomId, pdu, rejected: false };
+  }
+
+  async function enterVersion1(): Promise<{ room: HostedRoom; twins: readonly [Event, Event] }> {
+    members += 1;
+    const room = resident.hostRoom({ members, version: "1" });
+    const via = [resident.serverName];
+    const joined = await joinRoom(sidecar.ctx, { userId: sidecar.userId, roomId: room.roomId, via });
+    expect(await driveResync(sidecar.ctx, room.roomId, joined.eventId)).toBe("completed");
+    const id: EventId = `$twin${members}:${serverNameOf(resident.founder) ?? ""}`;
+    const levels = twin(room, id, "m.room.power_levels", { users: { "@mallory:evil.example": 100 } });
+    return { room, twins: [levels, twin(room, id, "m.room.topic", { topic: "harmless" })] };
+  }
+
+  it("gives way whole to another of its id, where it was refused", async () => {
+    const { room, twins } = await enterVersion1();
+    const [levels, topic] = twins;
+    await insertOutliers(database.pool, [{ event: levels, rejection: "power_levels: refused" }]);
+
+    await resident.sendPdus(room, [topic.pdu]);
+
+    const stored = await loadEvent(database.pool, topic.eventId);
+    expect(stored).toMatchObject({ outlier: false, rejection: null, pdu: topic.pdu });
+    const columns = await database.pool.query("SELECT type, depth FROM events WHERE event_id = $1", [topic.eventId]);
+    expect(columns.rows).toEqual([{ type: "m.room.topic", depth: String(topic.pdu.depth) }]);
+    expect((await sidecar.currentState(room.roomId)).get(stateKeyOf("m.room.topic", ""))).toBe(topic.eventId);
+  });
+
+  it("is not replaced by another of its id, where the room's state may hold it", async () => {
+    const { room, twins } = await enterVersion1();
+    const [levels, topic] = twins;
+    await insertOutliers(database.pool, [{ event: levels, rejection: null }]);
+
+    await resident.sendPdus(room, [topic.pdu]);
+
+    expect(await loadEvent(database.pool, topic.eventId)).toMatchObject({ outlier: true, pdu: levels.pdu });
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("keeps the content that one of the two copies has, whichever came redacted", async () => {
+    const { room } = await enter();
+    const sent = [1, 2].map(() => resident.sendMessage(room, resident.founder, "in full", { push: false }));
+    const [first, second] = (await Promise.all(sent)).map(({ event }) => event);
+    if (first === undefined || second === undefined) throw new Error("there are two");
+    const bare = redact(first.pdu, room.rules);
+    await insertOutliers(database.pool, [
+      { event: { ...first, pdu: bare }, rejection: null },
+      { event: second, rejection: null },
+    ]);
+
+    await resident.sendPdus(room, [first.pdu, redact(second.pdu, room.rules)]);
+
+    for (const { eventId } of [first, second]) {
+      const stored = await loadEvent(database.pool, eventId);
+      expect(stored).toMatchObject({ outlier: false, pdu: { content: { body: "in full" } } });
+    }
   });
 });
 
@@ -286,9 +354,10 @@ describe("receiveWaitingPdus", () => {
     const parent = await resident.sendMessage(room, resident.founder, "the parent");
     const child = await resident.sendMessage(room, resident.founder, "the child");
     expect(await countWaitingPdus(database.pool, room.roomId)).toBe(2);
-    await database.pool.query("UPDATE waiting_pdus SET attempts = 3, retry_at = now() WHERE room_id = $1", [
-      room.roomId,
-    ]);
+    await database.pool.query(
+      "UPDATE waiting_pdus SET attempts = 3, retry_at = now() - interval '1 s' WHERE room_id = $1",
+      [room.roomId],
+    );
 
     await receiveWaitingPdus(sidecar.ctx);
 
