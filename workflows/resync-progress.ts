@@ -38,7 +38,7 @@ export type ResyncEvent =
   | { readonly type: "partial-events"; readonly count: number }
   | { readonly type: "ids-left"; readonly count: number }
   | { readonly type: "states-missing"; readonly missing: MissingIds }
-  | { readonly type: "servers-listed"; readonly names: readonly string[] }
+  | ({ readonly type: "servers-listed"; readonly names: readonly string[] } & FullList)
   | { readonly type: "server-answered"; readonly name: string; readonly eventId: string }
   | {
       readonly type: "server-failed";
@@ -53,8 +53,13 @@ export type ResyncEvent =
       /** Between 0 and 1: spreads the attempts of many rooms. */
       readonly jitter: number;
     }
-  | { readonly type: "server-preferred"; readonly name: string }
+  | ({ readonly type: "server-preferred"; readonly name: string } & FullList)
   | { readonly type: "retry-wished" };
+
+interface FullList {
+  /** As runs that an earlier release has begun do: nobody gets into a list that is full. */
+  readonly staysClosed?: boolean;
+}
 
 const NOTHING_MISSING: MissingIds = { ofJoin: [], ofOthers: [] };
 
@@ -99,17 +104,13 @@ export function reduce(state: ResyncState, event: ResyncEvent): ResyncState {
     case "states-missing":
       return sameIds(state.missing, event.missing) ? state : { ...state, missing: event.missing };
     case "servers-listed":
-      return { ...state, servers: withListed(state.servers, event.names) };
+      return { ...state, servers: withListed(state, event) };
     case "server-answered":
       return answered(state, event);
     case "server-failed":
       return failed(state, event);
     case "server-preferred":
-      return {
-        ...withoutWaits(state),
-        preferredServer: event.name,
-        servers: withListed(withoutWaits(state).servers, [event.name]),
-      };
+      return preferring(withoutWaits(state), event);
     case "retry-wished":
       return withoutWaits(state);
   }
@@ -127,10 +128,55 @@ const MOST_WAITS = 500;
 const MOST_FAILED_IN_TURN = 500;
 const MOST_DETAIL = 500;
 
-function withListed(servers: readonly ServerStanding[], names: readonly string[]): readonly ServerStanding[] {
+/** Whether whoever comes in now takes another's place. */
+export function isListFull({ servers }: ResyncState): boolean {
+  return servers.length >= MOST_SERVERS;
+}
+
+interface NewNames extends FullList {
+  readonly names: readonly string[];
+}
+
+/**
+ * Where all cannot be kept, those that fail most give up their places to names that are new, so that a room on thousands
+ * of servers comes to ask each. Those that were asked in vain before come back last.
+ */
+function withListed(state: ResyncState, { names, staysClosed = false }: NewNames): readonly ServerStanding[] {
+  const { servers, waits } = state;
   const known = new Set(servers.map((server) => server.name));
-  const added = names.filter((name) => !known.has(name)).slice(0, Math.max(0, MOST_SERVERS - servers.length));
-  return [...servers, ...added.map((name): ServerStanding => ({ name, result: "untried", failures: 0 }))];
+  const askedInVain = new Set(waits.map((wait) => wait.name));
+  const unknown = [...new Set(names)].filter((name) => !known.has(name));
+  const fresh = staysClosed
+    ? unknown
+    : [...unknown.filter((name) => !askedInVain.has(name)), ...unknown.filter((name) => askedInVain.has(name))];
+  const lacking = servers.length + fresh.length - MOST_SERVERS;
+  const kept = staysClosed ? servers : without(servers, mostFailed(state, lacking));
+  const added = fresh.slice(0, Math.max(0, MOST_SERVERS - kept.length));
+  return [...kept, ...added.map((name): ServerStanding => ({ name, result: "untried", failures: 0 }))];
+}
+
+/** The preferred server is always among those that are asked, whoever has to go for it. */
+function preferring(
+  state: ResyncState,
+  { name, staysClosed = false }: FullList & { readonly name: string },
+): ResyncState {
+  const preferring = { ...state, preferredServer: name };
+  const isKnown = state.servers.some((server) => server.name === name);
+  const full = !staysClosed && !isKnown && isListFull(state) && mostFailed(state, 1).length === 0;
+  const servers = full ? state.servers.slice(0, -1) : state.servers;
+  return { ...preferring, servers: withListed({ ...preferring, servers }, { names: [name], staysClosed }) };
+}
+
+/** So many at most; never the one that an operator prefers, nor the head of the list, which surely knows our join. */
+function mostFailed({ servers, preferredServer }: ResyncState, count: number): readonly ServerStanding[] {
+  if (count <= 0) return [];
+  const failing = servers.slice(1).filter(({ result, name }) => result === "failed" && name !== preferredServer);
+  return failing.toSorted((a, b) => b.failures - a.failures).slice(0, count);
+}
+
+function without(servers: readonly ServerStanding[], gone: readonly ServerStanding[]): readonly ServerStanding[] {
+  const leaving = new Set(gone);
+  return servers.filter((server) => !leaving.has(server));
 }
 
 function replaced(servers: readonly ServerStanding[], standing: ServerStanding): readonly ServerStanding[] {

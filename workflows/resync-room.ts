@@ -28,6 +28,7 @@ import { describeProgress } from "./describe-progress.ts";
 import {
   carriedOf,
   initialState,
+  isListFull,
   nextTurn,
   progressOf,
   reduce,
@@ -79,6 +80,11 @@ export async function resync(input: ResyncInput): Promise<ResyncOutcome> {
   }
 }
 
+/** Nobody gets into a full list of servers in a run that an earlier release has begun. */
+function staysClosed(state: ResyncState): boolean {
+  return isListFull(state) && !patched("full-list-lets-in");
+}
+
 interface FollowedRoom {
   state(): ResyncState;
   apply(event: ResyncEvent): void;
@@ -106,7 +112,7 @@ function followRoom(input: ResyncInput): FollowedRoom {
   });
   setHandler(preferServerSignal, (name) => {
     wakeUps += 1;
-    apply({ type: "server-preferred", name });
+    apply({ type: "server-preferred", name, staysClosed: staysClosed(state) });
     if (asking !== undefined && asking.server !== name) asking.scope.cancel();
   });
   tellUi(input, undefined, state);
@@ -221,7 +227,8 @@ function serverList(input: ResyncInput, room: FollowedRoom): ServerList {
   let listedAt = 0;
   return async (atHand) => {
     if (Date.now() - listedAt <= SERVERS_LISTED_EVERY_MS) return;
-    room.apply({ type: "servers-listed", names: atHand ?? (await quick.listServers(targetOf(input))) });
+    const names = atHand ?? (await quick.listServers(targetOf(input)));
+    room.apply({ type: "servers-listed", names, staysClosed: staysClosed(room.state()) });
     listedAt = Date.now();
   };
 }

@@ -186,6 +186,55 @@ describe("reduce", () => {
   });
 });
 
+describe("reduce, where the list of servers is full", () => {
+  const names = Array.from({ length: 500 }, (_one, index) => `server-${index}`);
+  const nameIn = (state: ResyncState): readonly string[] => state.servers.map((server) => server.name);
+
+  it("lets the preferred server in for the one that failed most", () => {
+    let state = failing(knowing(...names), "server-3", "unknown-event");
+    for (let time = 1; time <= 3; time += 1) state = failing(state, "server-7", "not-seen-join");
+    state = reduce(state, { type: "server-preferred", name: "elsewhere" });
+    expect(nextServer(state, NOW)).toEqual(asking("elsewhere"));
+    expect(nameIn(state)).toEqual([...names.filter((name) => name !== "server-7"), "elsewhere"]);
+  });
+
+  it("lets the preferred server in where none has failed, for the last, and keeps it as it fails", () => {
+    let state = reduce(knowing(...names), { type: "server-preferred", name: "elsewhere" });
+    expect(nextServer(state, NOW)).toEqual(asking("elsewhere"));
+    expect(nameIn(state)).toEqual([...names.slice(0, -1), "elsewhere"]);
+    state = failing(failing(state, "elsewhere", "unknown-event"), "server-1", "unknown-event");
+    state = reduce(state, { type: "servers-listed", names: ["new-1", "new-2"] });
+    expect(nameIn(state)).toEqual(["server-0", ...names.slice(2, -1), "elsewhere", "new-1"]);
+  });
+
+  it("lets newly listed servers in for those that failed, and whoever was asked in vain comes back last", () => {
+    let state = knowing(...names);
+    for (const name of names.slice(0, 3)) state = failing(state, name, "unknown-event");
+    state = reduce(state, { type: "servers-listed", names: [...names, "new-1", "new-2", "new-3"] });
+    expect(nameIn(state)).toEqual(["server-0", ...names.slice(3), "new-1", "new-2"]);
+    state = failing(state, "server-3", "unknown-event");
+    state = reduce(state, { type: "servers-listed", names: [...names, "new-1", "new-2", "new-3"] });
+    expect(nameIn(state)).toEqual(["server-0", ...names.slice(4), "new-1", "new-2", "new-3"]);
+  });
+
+  it("keeps the server that we joined by, whose place is the first", () => {
+    const state = reduce(failing(knowing(...names), "server-0", "unknown-event"), {
+      type: "servers-listed",
+      names: ["new"],
+    });
+    expect(nameIn(state)).toEqual(names);
+  });
+
+  it("lets nobody in for those that are yet to be asked, nor in a run of an earlier release", () => {
+    const full = knowing(...names);
+    expect(nameIn(reduce(full, { type: "servers-listed", names: ["new"] }))).toEqual(names);
+    const failed = failing(full, "server-1", "unknown-event");
+    const closed = { name: "new", names: ["new"], staysClosed: true } as const;
+    expect(nameIn(reduce(failed, { type: "servers-listed", ...closed }))).toEqual(names);
+    expect(nameIn(reduce(failed, { type: "server-preferred", ...closed }))).toEqual(names);
+  });
+});
+
 describe("carriedOf", () => {
   it("is bounded, however many states and servers there are, and forgets the shortest waits first", () => {
     let state = knowing("a", "b");
