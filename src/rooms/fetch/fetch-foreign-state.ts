@@ -1,4 +1,4 @@
-import { FederationFailure } from "../../federation-client/failures.ts";
+import { FederationFailure, isServerTrouble } from "../../federation-client/failures.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
@@ -52,12 +52,56 @@ const STATE_TIMEOUT_MS = 10 * 60_000;
 
 /**
  * Fetches the state at an event that we lack: the ids, once, from whichever server answers; then the events that are
- * not stored yet, from this one, chunk by chunk, so that a crash or another server goes on where this one stopped.
+ * not stored yet, from this one, chunk by chunk, so that a crash or another server goes on where this one stopped. What
+ * becomes of it is told of this server's own ids, unless another's were enough.
  *
  * @throws FederationFailure, the caller's abort
  */
 export async function fetchForeignState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
-  const told = await stateIdsAt(ctx, request);
+  const { roomId, eventId, server } = request;
+  const stored = await loadResyncStateIds(ctx.database.pool, roomId, eventId);
+  if (stored !== undefined && stored.serverName !== server) {
+    const fetched = await completeFromAnother(ctx, request, stored);
+    if (fetched !== undefined) return fetched;
+    await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
+  }
+  const told = stored?.serverName === server ? stored : await askForStateIds(ctx, request);
+  return await completeState(ctx, request, told);
+}
+
+/**
+ * From this server, what another one has told. Where that does not come to a sound state, the other may have lied: this
+ * server is not to blame, and is asked for its own ids.
+ */
+async function completeFromAnother(
+  ctx: RoomsContext,
+  request: ForeignStateToFetch,
+  told: ResyncStateIds,
+): Promise<ForeignStateFetched | undefined> {
+  const { roomId, eventId, server } = request;
+  let reason: string;
+  try {
+    const fetched = await completeState(ctx, request, told);
+    if (fetched.kind === "complete") return fetched;
+    ({ reason } = fetched);
+  } catch (error) {
+    // A server that is away or overloaded would not give its own ids either.
+    if (!(error instanceof FederationFailure) || !isOfWhatWasAsked(error)) throw error;
+    ({ reason } = error);
+  }
+  ctx.logger.info({ roomId, eventId, server, toldBy: told.serverName, reason }, "a told state could not be completed");
+  return undefined;
+}
+
+function isOfWhatWasAsked(failure: FederationFailure): boolean {
+  return failure.kind === "bad-response" || (failure.kind === "refused" && !isServerTrouble(failure));
+}
+
+async function completeState(
+  ctx: RoomsContext,
+  request: ForeignStateToFetch,
+  told: ResyncStateIds,
+): Promise<ForeignStateFetched> {
   const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
@@ -109,10 +153,8 @@ async function fetchOneByOne(
 }
 
 /** The ids of the state and of its auth chain. */
-async function stateIdsAt(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ResyncStateIds> {
+async function askForStateIds(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ResyncStateIds> {
   const { roomId, eventId, server } = request;
-  const stored = await loadResyncStateIds(ctx.database.pool, roomId, eventId);
-  if (stored !== undefined) return stored;
   const answer = await ctx.federation.stateIds(server, { roomId, eventId }, callOptions(request.signal));
   const stateEventIds = [...new Set(answer.pdu_ids)];
   const authEventIds = [...new Set(answer.auth_chain_ids)];

@@ -11,7 +11,7 @@ import { askForState, expectStateRefused } from "../../support/hostile-scene.ts"
 import { completeResync, enterRoom, join, type EnteredRoom } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
 
-const scene = await openScene();
+const scene = await openScene({ fronts: 2 });
 const { database, resident, sidecar } = scene;
 const { pool } = database;
 afterEach(() => resident.clearTrouble());
@@ -163,6 +163,39 @@ describe("a state that is refused, whose cause the workflow is told:", () => {
     expect(log.join("")).toContain("a server could not help the resync");
     resident.clearTrouble();
     await completeResync(scene, entered);
+  });
+});
+
+describe("a state whose ids a server told that gave nothing of it", () => {
+  it.each([
+    ["which nobody has", () => madeUpId("nobody has")],
+    ["of another room", (other: EnteredRoom) => stateOf(other.room, "m.room.topic")],
+  ])("among them one %s, is asked of the next server anew, which is not blamed for it", async (_what, more) => {
+    const other = await enterRoom(scene);
+    const entered = await enterRoom(scene);
+    tellBeside(entered, more(other));
+    resident.trouble({ kind: "refuse", status: 403, at: ["state", "event"] });
+    const lying = await askForState(scene, entered);
+    expect(lying.outcome).toMatchObject({ kind: "failed", cause: "forbidden" });
+    const [, honest] = resident.fronts;
+    const { outcome, log } = await askForState(scene, entered, honest?.serverName);
+    expect(outcome).toMatchObject({ kind: "complete" });
+    expect(log.join("")).toContain(`"toldBy":"${resident.serverName}"`);
+    await completeResync(scene, entered);
+  });
+
+  it("is blamed on the next server where its own ids are no better", async () => {
+    const entered = await enterRoom(scene);
+    tellBeside(entered, madeUpId("nobody has either"));
+    resident.trouble({ kind: "refuse", status: 403, at: ["state", "event"] });
+    await askForState(scene, entered);
+    const [, next] = resident.fronts;
+    if (next === undefined) throw new Error("two servers are needed");
+    const pduIds = [...resident.fullState(entered.room).values(), madeUpId("one"), madeUpId("another")];
+    resident.trouble({ kind: "lie", lie: "answer", at: "state_ids", changes: { pdu_ids: pduIds } }, next);
+    const { outcome } = await askForState(scene, entered, next.serverName);
+    resident.clearTrouble(next);
+    expect(outcome).toMatchObject({ cause: "unknown-event", detail: expect.stringMatching(/did not give 2 of its/) });
   });
 });
 
