@@ -105,7 +105,7 @@ export async function acceptEvents(
       if (placedBefore(turn, input.event) === undefined) {
         if (!canFollow(turn, input.event)) break;
         const hole = await holeOrPlaced(ctx, turn, input);
-        if (hole !== undefined && turn.placed.length === 0) throw hole;
+        if (hole !== undefined && taken.length === 0) throw hole;
         if (hole !== undefined) break;
       }
       taken.push(input.event.eventId);

@@ -4,6 +4,7 @@ import { authEventIds } from "../../../src/matrix/event.ts";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { acceptEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
@@ -196,6 +197,19 @@ describe("events of several rooms that come together", () => {
     await lock.release();
     expect(Object.keys(await answered)).toHaveLength(2);
     expect((await loadEvents(pool, idsOf([...inOne, ...inOther]))).size).toBe(2);
+  });
+});
+
+describe("acceptEvents", () => {
+  it("takes what is there already without the event behind it whose past is not known", async () => {
+    const { room } = await entered("full");
+    const there = await messages(room, 2);
+    await receive(there);
+    const [, child] = await messages(room, 2);
+    const inputs = [...there, mustBe(child)].map(({ event }) => ({ event, origin: resident.serverName }));
+    const taken = await acceptEvents(sidecar.ctx, inputs);
+    expect(taken.map(({ eventId }) => eventId)).toEqual(idsOf(there));
+    await expect(acceptEvents(sidecar.ctx, inputs.slice(2))).rejects.toThrow(PrevEventsMissing);
   });
 });
 
