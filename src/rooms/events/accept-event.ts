@@ -184,6 +184,7 @@ async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccep
   source.atHand.unwritten.add(event.eventId);
   if (partial) turn.partialIds.add(event.eventId);
   turn.placed.push({ event: placed, origin, partial, news: await advanceRoom(ctx, turn, { event: placed, after }) });
+  for (const id of prevEventIds(event.pdu)) turn.builtUpon.add(id);
 }
 
 async function pastOf(turn: RoomTurn, input: EventToAccept): ReturnType<typeof stateBehindInTurn> {

@@ -21,8 +21,11 @@ export interface RoomTurn {
   readonly source: StateSource & { readonly atHand: EventsAtHand & { readonly unwritten: Set<EventId> } };
   /** Of the events at hand those that are known on partial state only. */
   readonly partialIds: Set<EventId>;
-  /** Of the events to be placed those that events of the timeline build on: they fill a gap. */
-  readonly builtUpon: ReadonlySet<EventId>;
+  /**
+   * Those of the events to be placed that events of the timeline build on, and whatever those placed in this turn build
+   * on: such an event fills a gap, or closes a ring.
+   */
+  readonly builtUpon: Set<EventId>;
   /** Where the room stands after what was placed. */
   readonly front: TurnFront;
   readonly placed: PlacedEvent[];
@@ -108,7 +111,7 @@ async function turnsIn(
     const atHand = { known, unwritten: new Set<EventId>() };
     const partialFor = room.partial ? { partialFor: ctx.serverName } : {};
     const source = { database: ctx.database, tx, roomId, rules, atHand, ...partialFor };
-    return [withResolved({ source, partialIds, builtUpon, front, placed: [] })];
+    return [withResolved({ source, partialIds, builtUpon: new Set(builtUpon), front, placed: [] })];
   });
 }
 

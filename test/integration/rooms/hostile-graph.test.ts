@@ -13,6 +13,7 @@ import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts"
 import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
+import { forwardExtremities } from "../../../src/storage/rooms.ts";
 import { clearResyncStateIds, saveResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import { composeEvent } from "../../resident/compose-event.ts";
@@ -136,6 +137,23 @@ describe("an event of room version 1 that builds on itself through another", () 
     await receiveWaitingPdus({ ...sidecar.ctx, now: () => Date.now() + 60_000 });
     const { eventId } = await resident.sendMessage(room, resident.founder, "beside the ring");
 
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, softFailed: false });
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+
+  it("waits in vain also where it comes together with what closes the ring", async () => {
+    const { room, joinEventId } = await enterOldRoom();
+    expect(await driveResync(sidecar.ctx, room.roomId, joinEventId)).toBe("completed");
+    const one = ringLink(room, `$one${members}`, `$other${members}`);
+    const other = ringLink(room, `$other${members}`, `$one${members}`);
+    await tellStates(room, [one, other]);
+
+    expect(await resident.sendPdus(room, [one.pdu, other.pdu])).toMatchObject([{ status: 200 }]);
+
+    const stored = [await loadEvent(database.pool, one.eventId), await loadEvent(database.pool, other.eventId)];
+    expect(stored.filter((event) => event?.outlier === true)).toHaveLength(1);
+    expect(await forwardExtremities(database.pool, room.roomId)).toHaveLength(1);
+    const { eventId } = await resident.sendMessage(room, resident.founder, "beside the ring");
     expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, softFailed: false });
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
   });
