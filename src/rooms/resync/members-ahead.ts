@@ -40,10 +40,10 @@ export async function writeMembersAhead(
   const room = await loadRoom(database.pool, target.roomId);
   const comparedWith = room?.currentSnapshotId ?? null;
   const fullSnapshotId = (await loadEvent(database.pool, extremity))?.stateAfter ?? null;
-  const written = new Map<UserId, EventId>();
-  if (fullSnapshotId === null) return { comparedWith, fullSnapshotId, written };
   const partialState = comparedWith === null ? emptyState : await loadState(database, comparedWith);
-  const unknown = unknownMembers(ctx, partialState, await loadState(database, fullSnapshotId));
+  const full = fullSnapshotId === null ? emptyState : await loadState(database, fullSnapshotId);
+  const written = new Map(await leftByEarlierAttempts(ctx, target, { partialState, full }));
+  const unknown = unknownMembers(ctx, partialState, full);
   for (let start = 0; start < unknown.length; start += CHUNK) {
     const chunk = unknown.slice(start, start + CHUNK);
     for (const [userId, eventId] of await writeChunk(ctx, target, chunk)) written.set(userId, eventId);
@@ -52,6 +52,24 @@ export async function writeMembersAhead(
 }
 
 type MemberEvent = readonly [userId: UserId, eventId: EventId];
+
+interface ComparedStates {
+  readonly partialState: StateMap;
+  readonly full: StateMap;
+}
+
+/** An attempt that came to no end may have gone by another full state: whoever stands there by that has to go again. */
+async function leftByEarlierAttempts(
+  { serverName, database }: RoomsContext,
+  { roomId }: ResyncTarget,
+  { partialState, full }: ComparedStates,
+): Promise<readonly MemberEvent[]> {
+  return (await members(database.pool, roomId)).flatMap(({ userId, eventId }) => {
+    const isUnknown = stateGet(partialState, "m.room.member", userId) === undefined;
+    const isOfFull = stateGet(full, "m.room.member", userId) === eventId;
+    return isUnknown && !isOfFull && serverNameOf(userId) !== serverName ? [[userId, eventId] as const] : [];
+  });
+}
 
 function unknownMembers(
   { serverName }: Pick<RoomsContext, "serverName">,

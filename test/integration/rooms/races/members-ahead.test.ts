@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
+import type { EventId, UserId } from "../../../../src/matrix/identifiers.ts";
 import { splitStateKey } from "../../../../src/matrix/state.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep } from "../../../../src/rooms/resync/resync-next-step.ts";
-import { members } from "../../../../src/storage/memberships.ts";
+import { addUnknownMembers, members } from "../../../../src/storage/memberships.ts";
 import { completeResync, enterRoom, join, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
 
@@ -48,6 +49,21 @@ describe("members that are written ahead", () => {
     });
     await finishResync(ctx, target);
     await completeResyncIfPartial(entered);
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+  });
+
+  it("are gone again where an attempt wrote them that was broken off, and the full state lacks them since", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const ctx = afterMembersAhead(async () => await Promise.reject(new Error("the worker is killed")));
+    await expect(finishResync(ctx, target)).rejects.toThrow("the worker is killed");
+    const member = residentMembers(entered).at(-1) as UserId;
+    const eventId = (await memberRows(roomId)).get(member) as EventId;
+    // As if the attempt had gone by a state with one member more.
+    const more = { userId: "@more:gone.example", membership: "join", eventId } as const;
+    expect(await addUnknownMembers(database.pool, roomId, [more])).toEqual([more.userId]);
+    expect(await finishResync(otherProcess(sidecar.ctx), target)).toMatchObject({ kind: "completed" });
     expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
   });
 
