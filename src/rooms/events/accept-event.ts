@@ -11,6 +11,7 @@ import { advanceRoom } from "./advance-room.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import { eventToPlace } from "./event-to-place.ts";
 import { eventsOf } from "./events-at-hand.ts";
+import { inputsAtOnce } from "./inputs-at-once.ts";
 import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
 import { canFollow, isPlain, openFreeTurns, openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
 import { stateAfterEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
@@ -95,8 +96,9 @@ export async function acceptInTurn(ctx: RoomsContext, turn: RoomTurn, input: Eve
  */
 export async function acceptEvents(
   ctx: RoomsContext,
-  inputs: readonly Pick<EventToAccept, "event" | "origin">[],
+  received: readonly Pick<EventToAccept, "event" | "origin">[],
 ): Promise<readonly StoredEvent[]> {
+  const inputs = inputsAtOnce(received);
   const events = inputs.map(({ event }) => event);
   return await commit(ctx, "accept an event", async (tx) => {
     const turn = await turnFor(ctx, tx, events);
@@ -123,8 +125,9 @@ export async function acceptEvents(
  */
 export async function acceptPlainEvents(
   ctx: RoomsContext,
-  inputs: readonly Pick<EventToAccept, "event" | "origin">[],
+  received: readonly Pick<EventToAccept, "event" | "origin">[],
 ): Promise<readonly StoredEvent[]> {
+  const inputs = inputsAtOnce(received);
   const events = inputs.map(({ event }) => event);
   return await commit(ctx, "accept an event", async (tx) => {
     const turns = await openFreeTurns(ctx, tx, events);

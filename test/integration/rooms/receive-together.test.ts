@@ -1,10 +1,10 @@
 import pg from "pg";
 import { describe, expect, it } from "vitest";
-import { authEventIds } from "../../../src/matrix/event.ts";
-import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
+import { authEventIds, type Event } from "../../../src/matrix/event.ts";
+import type { EventId, ServerName, UserId } from "../../../src/matrix/identifiers.ts";
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
-import { acceptEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
+import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
@@ -59,20 +59,24 @@ function mustBe<T>(value: T | undefined): T {
 
 const idsOf = (sent: readonly Sent[]): EventId[] => sent.map(({ eventId }) => eventId);
 
-/** How many statements the work asks of this process's connections. */
-async function statementsOf(work: () => Promise<unknown>): Promise<number> {
+/** The statements that the work asks of this process's connections. */
+async function watchingStatements(watch: (args: unknown[]) => void, work: () => Promise<unknown>): Promise<void> {
   const original = pg.Client.prototype.query as (...args: unknown[]) => unknown;
-  let count = 0;
-  pg.Client.prototype.query = function counted(this: pg.Client, ...args: unknown[]) {
-    count += 1;
+  pg.Client.prototype.query = function watched(this: pg.Client, ...args: unknown[]) {
+    watch(args);
     return original.apply(this, args);
   } as never;
   try {
     await work();
-    return count;
   } finally {
     pg.Client.prototype.query = original as never;
   }
+}
+
+async function statementsOf(work: () => Promise<unknown>): Promise<number> {
+  let count = 0;
+  await watchingStatements(() => (count += 1), work);
+  return count;
 }
 
 describe.each(LIVES)("events that come together in a $life room", ({ life }) => {
@@ -210,6 +214,33 @@ describe("acceptEvents", () => {
     const taken = await acceptEvents(sidecar.ctx, inputs);
     expect(taken.map(({ eventId }) => eventId)).toEqual(idsOf(there));
     await expect(acceptEvents(sidecar.ctx, inputs.slice(2))).rejects.toThrow(PrevEventsMissing);
+  });
+});
+
+describe("events that name many others", () => {
+  /** Fifty, and what each names beside the one before it is in no other. */
+  async function manyNames(
+    room: HostedRoom,
+  ): Promise<readonly { readonly event: Event; readonly origin: ServerName }[]> {
+    return (await messages(room, 50)).map(({ event }, index) => {
+      const others = Array.from({ length: 9 }, (_, number): EventId => `$named${index}-${number}`);
+      const pdu = { ...event.pdu, auth_events: [...authEventIds(event.pdu), ...others] };
+      return { event: { ...event, pdu }, origin: resident.serverName };
+    });
+  }
+
+  it.each([acceptEvents, acceptPlainEvents])("are not read all at once by %o", async (accept) => {
+    const { room } = await entered("full");
+    const inputs = await manyNames(room);
+    let most = 0;
+    const watch = ([statement]: unknown[]) => {
+      const { values = [] } = statement as { readonly values?: readonly unknown[] };
+      most = Math.max(most, ...values.map((value) => (Array.isArray(value) ? value.length : 0)));
+    };
+    // The first of them can't be accepted, for what it names is nowhere.
+    await watchingStatements(watch, () => Promise.allSettled([accept(sidecar.ctx, inputs)]));
+    expect(most).toBeGreaterThan(200);
+    expect(most).toBeLessThan(300);
   });
 });
 
