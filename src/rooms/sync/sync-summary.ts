@@ -1,8 +1,9 @@
 import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { splitStateKey, stateKeyOf } from "../../matrix/state.ts";
-import { heroesOf, memberCounts } from "../../storage/room-summary.ts";
-import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
+import type { Member } from "../../storage/memberships.ts";
+import { heroesOf, memberCounts, MOST_HEROES } from "../../storage/room-summary.ts";
+import { lookUpManyInSnapshot, snapshotMembers } from "../../storage/state-snapshots.ts";
 import { currentStateDelta } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
@@ -13,6 +14,8 @@ interface RoomSummary extends JsonObject {
   readonly "m.joined_member_count"?: number;
   readonly "m.invited_member_count"?: number;
 }
+
+type Heroes = readonly UserId[];
 
 /**
  * How many are in the room, and after whom it is called where it has no name: for lazy-loading clients, when it may
@@ -35,7 +38,8 @@ export async function roomSummary(
     ["m.room.name", ""],
     ["m.room.canonical_alias", ""],
   ]);
-  const heroes = named.size > 0 ? [] : await heroesOf(pool, room.roomId, request.requester.userId);
+  const viewer = request.requester.userId;
+  const heroes = named.size > 0 ? [] : await (isPartial ? heroesOfPartialRoom : heroesOfRoom)(ctx, room, viewer);
   const counts = isPartial ? undefined : await memberCounts(pool, room.roomId);
   return {
     ...(heroes.length === 0 ? {} : { "m.heroes": heroes }),
@@ -43,6 +47,20 @@ export async function roomSummary(
       ? {}
       : { "m.joined_member_count": counts.joined, "m.invited_member_count": counts.invited }),
   };
+}
+
+async function heroesOfRoom({ database }: RoomsContext, { roomId }: RoomRange, viewer: UserId): Promise<Heroes> {
+  return await heroesOf(database.pool, roomId, viewer);
+}
+
+/** By the state alone: while a resync ends, more members are written than it tells of. */
+async function heroesOfPartialRoom({ database }: RoomsContext, room: RoomRange, viewer: UserId): Promise<Heroes> {
+  const others = (await snapshotMembers(database.pool, room.snapshotId)).filter(({ userId }) => userId !== viewer);
+  const isHere = ({ membership }: Member): boolean => membership === "join" || membership === "invite";
+  const sorted = others.toSorted((a, b) => (a.userId < b.userId ? -1 : 1));
+  return [...sorted.filter(isHere), ...sorted.filter((member) => !isHere(member))]
+    .slice(0, MOST_HEROES)
+    .map(({ userId }) => userId);
 }
 
 async function mayHaveChanged(ctx: RoomsContext, request: SyncRequest, room: RoomRange): Promise<boolean> {

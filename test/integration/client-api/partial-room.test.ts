@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { addUnknownMembers } from "../../../src/storage/memberships.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { ALICE, BOB, CHARLIE } from "../../support/builders.ts";
 import { startLoopbackClientApi } from "../../support/loopback-client.ts";
@@ -86,6 +87,18 @@ describe("sync of a partial room", () => {
     expect(membersIn(second.state.events)).toEqual([BOB]);
     const anew = (await user.sync({ filter: LAZY })).rooms.join[roomId];
     expect(membersIn(anew.state.events)).toEqual([BOB]);
+  });
+
+  it("names nobody after whom to call it who is not in its state yet", async () => {
+    const user = await aUser();
+    const { roomId, joinEventId: eventId, complete } = await aPartialRoom(api.ctx, user.userId);
+    // As the resync's end does before the room is whole.
+    await addUnknownMembers(api.ctx.database.pool, roomId, [{ userId: CHARLIE, membership: "join", eventId }]);
+    const { rooms, next_batch: since } = await user.sync({ filter: LAZY });
+    expect(rooms.join[roomId].summary).not.toHaveProperty(["m.heroes"]);
+    await complete();
+    const { summary } = (await user.sync({ since, filter: LAZY })).rooms.join[roomId];
+    expect(summary["m.heroes"]).toEqual([ALICE, BOB, CHARLIE]);
   });
 
   it("has the senders' members from their events in pages of messages and around an event, too", async () => {
