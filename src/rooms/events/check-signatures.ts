@@ -1,6 +1,5 @@
 import { extname } from "node:path";
 import { setImmediate as nextTick } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import type { SignatureCheck } from "../../matrix/signatures.ts";
 import { checkPacked, packSignatures, type SignatureBatch } from "./signature-batch.ts";
@@ -27,12 +26,21 @@ let running: Thread | undefined;
  */
 export async function checkSignatures(checks: readonly SignatureCheck[]): Promise<readonly boolean[]> {
   if (checks.length < FEW) return await checkHere(checks);
-  running ??= startThread(() => {
-    running = undefined;
-  });
-  const results = await running.check(packSignatures(checks)).catch(() => undefined);
+  const results = await threadAtHand()
+    .check(packSignatures(checks))
+    .catch(() => undefined);
   // A thread that can't be had takes nothing with it but time.
   return results === undefined ? await checkHere(checks) : Array.from(results, Boolean);
+}
+
+function threadAtHand(): Thread {
+  if (running !== undefined) return running;
+  const thread = startThread(() => {
+    // A thread that fails ends twice, and another may have taken its place in between.
+    if (running === thread) running = undefined;
+  });
+  running = thread;
+  return thread;
 }
 
 async function checkHere(checks: readonly SignatureCheck[]): Promise<readonly boolean[]> {
@@ -52,11 +60,16 @@ interface Waiting {
 
 function startThread(onEnd: () => void): Thread {
   const extension = extname(import.meta.url);
-  const worker = new Worker(fileURLToPath(new URL(`./signature-thread${extension}`, import.meta.url)), {
-    // From the sources, the thread needs the loader too.
-    ...(extension === ".ts" ? { execArgv: ["--import", "tsx"] } : {}),
-    resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
-  });
+  const source = new URL(`./signature-thread${extension}`, import.meta.url);
+  const resourceLimits = { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 };
+  // From the sources, the thread needs the loader too, which `--import` gives to the main thread alone.
+  const worker =
+    extension === ".ts"
+      ? new Worker(`import("tsx/esm/api").then((tsx) => tsx.tsImport("${source.href}", "${source.href}"))`, {
+          eval: true,
+          resourceLimits,
+        })
+      : new Worker(source, { resourceLimits });
   // It must not keep a process alive that has nothing else to do.
   worker.unref();
   const waiting: Waiting[] = [];
