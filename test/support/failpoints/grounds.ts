@@ -5,10 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { bundleWorkflowCode } from "@temporalio/worker";
+import { ENTRY_FILE } from "../../../src/main/child-process-run.ts";
 import { freePort } from "../../../src/main/embedded/free-port.ts";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../../src/main/embedded/postgres.ts";
 import { startEmbeddedTemporal } from "../../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../../src/main/logger.ts";
+import { startWatchdog } from "../../../src/main/watchdog.ts";
 import { temporalCli } from "../temporal-cli.ts";
 
 /** PostgreSQL, Temporal and the bundled workflows, which several sidecars share. */
@@ -41,16 +43,27 @@ export async function openGrounds(options: GroundsOptions = {}): Promise<Grounds
   const ports = { postgres: await freePort(), temporal: await freePort(), ui: await freePort() };
   const logger = createLogger("silent", { process: "test" });
   const cli = await temporalCli();
+  // Neither outlives this process, however it ends.
+  const watchdog = startWatchdog([process.execPath, "--import", "tsx", ENTRY_FILE, "watchdog"]);
   let postgres: EmbeddedPostgres | undefined;
   let temporal: ChildProcess | undefined;
-  const startPostgres = async (): Promise<EmbeddedPostgres> =>
-    await startEmbeddedPostgres({
+  const startPostgres = async (): Promise<EmbeddedPostgres> => {
+    const settings = { ...POSTGRES_SETTINGS, ...options.postgres };
+    const started = await startEmbeddedPostgres({ dataDir: folder, port: ports.postgres, settings });
+    watchdog.watch(started.pid);
+    return started;
+  };
+  const startTemporal = async (): Promise<ChildProcess> => {
+    const started = await startEmbeddedTemporal({
+      cli,
       dataDir: folder,
-      port: ports.postgres,
-      settings: { ...POSTGRES_SETTINGS, ...options.postgres },
+      port: ports.temporal,
+      uiPort: ports.ui,
+      logger,
     });
-  const startTemporal = async (): Promise<ChildProcess> =>
-    await startEmbeddedTemporal({ cli, dataDir: folder, port: ports.temporal, uiPort: ports.ui, logger });
+    if (started.pid !== undefined) watchdog.watch(started.pid);
+    return started;
+  };
   const kill = async (part: GroundPart): Promise<void> => {
     if (part === "postgres") {
       if (postgres !== undefined) process.kill(postgres.pid, "SIGKILL");
@@ -78,6 +91,7 @@ export async function openGrounds(options: GroundsOptions = {}): Promise<Grounds
     close: async () => {
       if (temporal?.exitCode === null && temporal.signalCode === null) await kill("temporal");
       await postgres?.stop();
+      watchdog.release();
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
