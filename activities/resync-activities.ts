@@ -8,6 +8,7 @@ import type { EventsRepaired } from "../src/rooms/resync/resync-repair-events.ts
 import { serversForResync } from "../src/rooms/resync/resync-servers.ts";
 import { acting } from "./acting.ts";
 import { fetchOutcome, type FetchOutcome } from "./fetch-outcome.ts";
+import { withHeartbeat } from "./heartbeat.ts";
 import { createIdsLeftReporter } from "./report-ids-left.ts";
 
 /** As workflows carry it. */
@@ -27,8 +28,9 @@ export function createResyncActivities(ctx: RoomsContext) {
       });
     },
 
+    /** Anew, when those that came with a step have grown old. It changes nothing. */
     async listServers(target: ActivityTarget): Promise<readonly string[]> {
-      return await acting(ctx, "list a resync's servers", () => serversForResync(ctx, targetOf(target)));
+      return await withHeartbeat(() => serversForResync(ctx, targetOf(target)));
     },
 
     async fetchMissingState(

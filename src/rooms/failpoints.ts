@@ -40,7 +40,6 @@ export const STEPS = [
   "forget a room",
   // Resyncs
   "say a resync's next step",
-  "list a resync's servers",
   "store state ids",
   "store outliers",
   "confirm a state",
