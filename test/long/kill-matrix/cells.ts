@@ -1,6 +1,6 @@
 import { STEPS, type Step } from "../../../src/rooms/failpoints.ts";
 import { ANSWERS, type Answer, type Point } from "../../support/failpoints/answers.ts";
-import type { Victim } from "./perform.ts";
+import type { Cell, Victim } from "./perform.ts";
 
 /** Every step in the order of the product's own list, and the answers behind them. */
 export const ALL_STEPS: readonly (Step | Answer)[] = [...STEPS, ...(Object.keys(ANSWERS) as Answer[])];
@@ -14,16 +14,21 @@ export function pointOf(side: Side, step: Step | Answer): Point {
   return `${side}: ${step}`;
 }
 
+/** How a kill is called in the run's log, and by `KILL_MATRIX_AT`. */
+export function nameOf({ point, victim }: Cell): string {
+  return `${point}, ${victim} killed`;
+}
+
 /**
  * Which kills a run makes, so that it stays within minutes: of the half that reaches a point, the far side of the steps
  * on the way of an event or a resync, and both sides of those that write most; of PostgreSQL and Temporal, the far side
- * of the steps that rely on them most. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX_AT` those at the points that
- * it matches.
+ * of the steps that rely on them most. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX=rest` those that the page's
+ * table lacks, `KILL_MATRIX_AT` those whose names it matches.
  */
-export function isChosen(point: Point, victim: Victim, isReachedBy: boolean): boolean {
+export function isChosen({ point, victim }: Cell, isReachedBy: boolean): boolean {
   const only = process.env["KILL_MATRIX_AT"];
-  if (only !== undefined && !new RegExp(only).test(point)) return false;
-  if (only !== undefined || process.env["KILL_MATRIX"] === "whole") return true;
+  if (only !== undefined && !new RegExp(only).test(nameOf({ point, victim }))) return false;
+  if (only !== undefined || process.env["KILL_MATRIX"] !== undefined) return true;
   const step = point.slice(point.indexOf(": ") + 2) as Step | Answer;
   if (isReachedBy && AT_POSTGRES.has(step)) return true;
   if (point.startsWith("before: ")) return false;

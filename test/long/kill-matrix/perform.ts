@@ -44,6 +44,14 @@ export interface Performance {
   readonly milliseconds: number;
 }
 
+/** What a run plays through. */
+export interface Programme {
+  readonly theatre: Theatre;
+  readonly rehearsals: readonly Rehearsal[];
+  /** Told of each kill as soon as its end is known. */
+  readonly onDone: (done: Performance) => void;
+}
+
 /** Where a point is reached, and by whom. */
 function rehearsalOf(rehearsals: readonly Rehearsal[], point: Point): { rehearsal: Rehearsal; half: Half } {
   const rehearsal = rehearsals.find(({ reached }) => reached.has(point));
@@ -59,7 +67,7 @@ interface Struck {
 }
 
 /** Does a deed up to the point, at which its process is dead now, or waits. */
-async function strike(theatre: Theatre, lane: Lane, rehearsals: readonly Rehearsal[], cell: Cell): Promise<Struck> {
+async function strike({ theatre, rehearsals }: Programme, lane: Lane, cell: Cell): Promise<Struck> {
   const { rehearsal, half } = rehearsalOf(rehearsals, cell.point);
   const stage = await theatre.stageOn(lane, `${cell.point} ${cell.victim}`);
   lane.unasked.length = 0;
@@ -82,65 +90,48 @@ async function requireSameEnd(lane: Lane, { acting, rehearsal }: Struck): Promis
 }
 
 /** A kill of one half at each of these points, one after the other on each sidecar. */
-export async function killHalves(
-  theatre: Theatre,
-  rehearsals: readonly Rehearsal[],
-  cells: readonly Cell[],
-): Promise<readonly Performance[]> {
+export async function killHalves(programme: Programme, cells: readonly Cell[]): Promise<void> {
   const left = [...cells];
-  const done: Performance[] = [];
   await Promise.all(
-    theatre.lanes.map(async (lane) => {
+    programme.theatre.lanes.map(async (lane) => {
       for (let cell = left.shift(); cell !== undefined; cell = left.shift()) {
         const one = cell;
-        done.push(await timed(one, async () => await killHalf(theatre, lane, rehearsals, one)));
+        await timed(programme, one, async () => await killHalf(programme, lane, one));
       }
     }),
   );
-  return done;
 }
 
-async function killHalf(theatre: Theatre, lane: Lane, rehearsals: readonly Rehearsal[], cell: Cell): Promise<void> {
+async function killHalf(programme: Programme, lane: Lane, cell: Cell): Promise<void> {
   await Promise.all([lane.untilReady("serve"), lane.untilReady("worker")]);
-  const struck = await strike(theatre, lane, rehearsals, cell);
-  const { half } = rehearsalOf(rehearsals, cell.point);
+  const struck = await strike(programme, lane, cell);
+  const { half } = rehearsalOf(programme.rehearsals, cell.point);
   if (half !== cell.victim) await lane.kill(cell.victim as Half);
   await struck.armed.disarm();
   await requireSameEnd(lane, struck);
 }
 
 /** A kill of what all sidecars rely on, while each of them waits at one of these points. */
-export async function killGround(
-  theatre: Theatre,
-  rehearsals: readonly Rehearsal[],
-  { part, cells }: { readonly part: GroundPart; readonly cells: readonly Cell[] },
-): Promise<readonly Performance[]> {
-  const { lanes, grounds } = theatre;
-  const done: Performance[] = [];
+export async function killGround(programme: Programme, part: GroundPart, cells: readonly Cell[]): Promise<void> {
+  const { lanes, grounds } = programme.theatre;
   for (let at = 0; at < cells.length; at += lanes.length) {
     const together = cells.slice(at, at + lanes.length);
-    const begun = together.map((_, index) => {
-      const lane = lanes[index] as Lane;
-      return strike(theatre, lane, rehearsals, together[index] as Cell);
-    });
+    const begun = together.map((cell, index) => strike(programme, lanes[index] as Lane, cell));
     await Promise.allSettled(begun);
     await grounds.kill(part);
     await Promise.all(begun.map(async (one) => await one.then(({ armed }) => armed.disarm()).catch(() => undefined)));
     await grounds.start(part);
-    done.push(
-      ...(await Promise.all(
-        together.map(async (cell, index) =>
-          timed(cell, async () => {
-            await requireSameEnd(lanes[index] as Lane, await (begun[index] as Promise<Struck>));
-          }),
-        ),
-      )),
+    await Promise.all(
+      together.map(async (cell, index) => {
+        await timed(programme, cell, async () => {
+          await requireSameEnd(lanes[index] as Lane, await (begun[index] as Promise<Struck>));
+        });
+      }),
     );
   }
-  return done;
 }
 
-async function timed(cell: Cell, work: () => Promise<void>): Promise<Performance> {
+async function timed({ onDone }: Programme, cell: Cell, work: () => Promise<void>): Promise<void> {
   const began = performance.now();
   let failure: unknown;
   try {
@@ -148,5 +139,5 @@ async function timed(cell: Cell, work: () => Promise<void>): Promise<Performance
   } catch (error) {
     failure = error;
   }
-  return { cell, failure, milliseconds: performance.now() - began };
+  onDone({ cell, failure, milliseconds: performance.now() - began });
 }
