@@ -55,6 +55,19 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
   };
 }
 
+/** A transaction that has not ended: what it has written may never come to be. */
+export interface OpenTransaction {
+  /** Done once it is committed, or never. */
+  readonly onCommit: (() => void)[];
+}
+
+const openTransactions = new WeakMap<Connection, OpenTransaction>();
+
+/** The transaction of {@link transaction} that the connection is in. */
+export function openTransaction(c: Connection): OpenTransaction | undefined {
+  return openTransactions.get(c);
+}
+
 /**
  * Runs `work` in a transaction (read committed), commits, and gives its result; rolls back when it throws. Nothing is
  * tried again here: only the caller knows what of its own work must be redone.
@@ -69,10 +82,13 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
     broken = error;
   };
   client.on("error", onError);
+  const open: OpenTransaction = { onCommit: [] };
+  openTransactions.set(client, open);
   try {
     await client.query("BEGIN");
     const result = await work(client);
     await client.query("COMMIT");
+    for (const act of open.onCommit) act();
     return result;
   } catch (error) {
     await client.query("ROLLBACK").catch((failure: Error) => {
@@ -80,6 +96,7 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
     });
     throw storageErrorOf(error);
   } finally {
+    openTransactions.delete(client);
     client.off("error", onError);
     client.release(broken);
   }

@@ -9,7 +9,7 @@ import {
   type StateKey,
   type StateMap,
 } from "../matrix/state.ts";
-import type { Database } from "./database.ts";
+import { openTransaction, type Database, type OpenTransaction } from "./database.ts";
 import type { Member } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
@@ -49,8 +49,8 @@ async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly Li
 /** In entries: about 200 bytes each. */
 const CACHED_ENTRIES = 1_000_000;
 
-// A snapshot never changes and its id is never given again, so that nothing here goes stale. One cache a database:
-// two databases give the same ids to different states.
+// A committed snapshot never changes and its id is never given again, so that nothing here goes stale. One cache a
+// database: two databases give the same ids to different states.
 const caches = new WeakMap<Database, LRUCache<bigint, StateMap>>();
 
 function cacheOf(database: Database): LRUCache<bigint, StateMap> {
@@ -60,6 +60,41 @@ function cacheOf(database: Database): LRUCache<bigint, StateMap> {
     caches.set(database, cache);
   }
   return cache;
+}
+
+// PostgreSQL may crash before a transaction is committed, and then gives the ids of its snapshots to others.
+const uncommitted = new WeakMap<OpenTransaction, Map<bigint, StateMap | undefined>>();
+
+/** Until the transaction is committed, the snapshot's state is its own. */
+function noteStored(tx: Connection, snapshotId: bigint): void {
+  const open = openTransaction(tx);
+  if (open === undefined) return;
+  const states = uncommitted.get(open) ?? new Map<bigint, StateMap | undefined>();
+  uncommitted.set(open, states.set(snapshotId, undefined));
+}
+
+/** The states at hand, as a connection sees them. */
+interface StatesAtHand {
+  get(snapshotId: bigint): StateMap | undefined;
+  set(snapshotId: bigint, state: StateMap, size: number): void;
+}
+
+function statesAtHand(database: Database, c: Connection): StatesAtHand {
+  const cache = cacheOf(database);
+  const open = openTransaction(c);
+  const own = open && uncommitted.get(open);
+  return {
+    get: (snapshotId) => (own?.has(snapshotId) === true ? own.get(snapshotId) : cache.get(snapshotId)),
+    set(snapshotId, state, size) {
+      const keep = (): unknown => cache.set(snapshotId, state, { size });
+      if (open === undefined || own?.has(snapshotId) !== true) {
+        keep();
+        return;
+      }
+      own.set(snapshotId, state);
+      open.onCommit.push(keep);
+    },
+  };
 }
 
 /** The state of a snapshot, if it is at hand. */
@@ -77,14 +112,14 @@ export async function loadState(
   snapshotId: bigint,
   c: Connection = database.pool,
 ): Promise<StateMap> {
-  const cache = cacheOf(database);
-  const cached = cache.get(snapshotId);
+  const atHand = statesAtHand(database, c);
+  const cached = atHand.get(snapshotId);
   if (cached) return cached;
   const chain = await loadChain(c, snapshotId);
-  const known = chain.findIndex((link) => cache.has(link.snapshotId));
+  const known = chain.findIndex((link) => atHand.get(link.snapshotId) !== undefined);
   const missing = known < 0 ? chain : chain.slice(0, known);
   const ancestor = known < 0 ? undefined : chain[known];
-  let state = ancestor && cache.get(ancestor.snapshotId);
+  let state = ancestor && atHand.get(ancestor.snapshotId);
   const entries = await loadEntries(
     c,
     missing.map((link) => link.snapshotId),
@@ -92,20 +127,26 @@ export async function loadState(
   for (const link of missing.toReversed()) {
     const parent: StateMap | undefined = state;
     state = withEntries(parent, entries.get(link.snapshotId) ?? []);
-    cache.set(link.snapshotId, state, { size: sizeBeside(parent, state) });
+    atHand.set(link.snapshotId, state, sizeBeside(parent, state));
   }
   return state ?? emptyState;
 }
 
+/** Where a snapshot was just stored. */
+interface Storing {
+  readonly database: Database;
+  readonly tx: Connection;
+}
+
 /** Spares the first reading of a snapshot that was just stored, and gives its state. */
 export function rememberState(
-  database: Database,
+  { database, tx }: Storing,
   snapshotId: bigint,
   parent: StateMap,
   changes: ReadonlyMap<StateKey, EventId | null>,
 ): StateMap {
   const state = stateApply(parent, changes);
-  cacheOf(database).set(snapshotId, state, { size: sizeBeside(parent, state) });
+  statesAtHand(database, tx).set(snapshotId, state, sizeBeside(parent, state));
   return state;
 }
 
@@ -115,8 +156,8 @@ function sizeBeside(parent: StateMap | undefined, state: StateMap): number {
 }
 
 /** The same for a state that stands for itself. */
-export function rememberWholeState(database: Database, snapshotId: bigint, state: StateMap): void {
-  cacheOf(database).set(snapshotId, state, { size: state.size + 1 });
+export function rememberWholeState({ database, tx }: Storing, snapshotId: bigint, state: StateMap): void {
+  statesAtHand(database, tx).set(snapshotId, state, state.size + 1);
 }
 
 type Entry = readonly [StateKey, EventId | null];
@@ -230,6 +271,7 @@ async function insertSnapshot(tx: Connection, roomId: RoomId, parentId: bigint |
     [roomId, parentId, count],
   );
   if (!row) throw new Error("PostgreSQL gave no snapshot id");
+  noteStored(tx, row.id);
   return row.id;
 }
 

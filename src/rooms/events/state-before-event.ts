@@ -91,7 +91,7 @@ export async function stateAfterEvent(source: StateSource, before: StoredState, 
   if (event.rejected || !isStateEvent(event.pdu)) return before;
   const changes = new Map([[stateKeyOf(event.pdu.type, event.pdu.state_key), event.eventId]]);
   const snapshotId = await storeSnapshot(source.tx, source.roomId, { parentId: before.snapshotId, changes });
-  return { snapshotId, state: rememberState(source.database, snapshotId, before.state, changes) };
+  return { snapshotId, state: rememberState(source, snapshotId, before.state, changes) };
 }
 
 /** Stores a state on top of whichever given snapshot it differs least from. */

@@ -263,6 +263,6 @@ async function storeForeignState(source: StateSource, state: StateMap): Promise<
     near.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
   }
   const { snapshotId } = await storeState(source, state, near);
-  if (near.length === 0) rememberWholeState(source.database, snapshotId, state);
+  if (near.length === 0) rememberWholeState(source, snapshotId, state);
   return snapshotId;
 }

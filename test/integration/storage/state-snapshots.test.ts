@@ -8,7 +8,10 @@ import {
   loadState,
   lookUpInSnapshot,
   lookUpManyInSnapshot,
+  rememberState,
+  rememberWholeState,
   snapshotMembers,
+  stateAtHand,
   storeSnapshot,
 } from "../../../src/storage/state-snapshots.ts";
 import { openTestDatabase } from "../../support/database.ts";
@@ -171,6 +174,41 @@ describe("loadState", () => {
       const id = await storeSnapshot(tx, roomId, { parentId: null, changes: memberChanges(0, 5) });
       expect(stateSize(await loadState(database, id, tx))).toBe(5);
     });
+  });
+
+  it("keeps no state of a transaction that came to nothing, whose ids are given again after a crash", async () => {
+    const roomId = await aStoredRoom(database);
+    const base = await store(roomId, null, memberChanges(0, 5));
+    const parent = await loadState(database, base);
+    const topic = new Map([[stateKeyOf("m.room.topic", ""), "$lost"]] as const);
+    let [top, root, whole] = [0n, 0n, 0n];
+    const lost = transaction(database, async (tx) => {
+      top = await storeSnapshot(tx, roomId, { parentId: base, changes: topic });
+      rememberState({ database, tx }, top, parent, topic);
+      root = await storeSnapshot(tx, roomId, { parentId: null, changes: memberChanges(0, 7) });
+      await loadState(database, root, tx);
+      whole = await storeSnapshot(tx, roomId, { parentId: null, changes: topic });
+      rememberWholeState({ database, tx }, whole, await loadState(database, root, tx));
+      expect([stateAtHand(database, top), stateAtHand(database, root)]).toEqual([undefined, undefined]);
+      throw new Error("the connection is lost");
+    });
+    await expect(lost).rejects.toThrow("the connection is lost");
+    // What was not flushed to the log is forgotten, the sequence's steps too.
+    await database.pool.query("SELECT setval(pg_get_serial_sequence('state_snapshots', 'snapshot_id'), $1)", [base]);
+    const again: bigint[] = [];
+    for (const count of [1, 2, 3]) again.push(await store(roomId, null, memberChanges(100, count)));
+    expect(again).toEqual([top, root, whole]);
+    const sizes = again.map(async (id) => stateSize(await loadState(database, id)));
+    expect(await Promise.all(sizes)).toEqual([1, 2, 3]);
+  });
+
+  it("has what a transaction has stored and read at hand as soon as it is committed", async () => {
+    const roomId = await aStoredRoom(database);
+    const [id, state] = await transaction(database, async (tx) => {
+      const stored = await storeSnapshot(tx, roomId, { parentId: null, changes: memberChanges(0, 5) });
+      return [stored, await loadState(database, stored, tx)] as const;
+    });
+    expect(stateAtHand(database, id)).toBe(state);
   });
 
   it("refuses a snapshot that does not exist", async () => {
