@@ -1,6 +1,6 @@
 import { PrismaPg } from "@prisma/adapter-pg";
 import pg from "pg";
-import { storageErrorOf } from "./errors.ts";
+import { statementErrorOf, storageErrorOf } from "./errors.ts";
 import { PrismaClient } from "./generated/client.ts";
 import type { Connection } from "./query.ts";
 
@@ -72,10 +72,10 @@ export function openTransaction(c: Connection): OpenTransaction | undefined {
  * Runs `work` in a transaction (read committed), commits, and gives its result; rolls back when it throws. Nothing is
  * tried again here: only the caller knows what of its own work must be redone.
  *
- * @throws StorageConflict, PartialRoomGone, and whatever `work` throws
+ * @throws StorageConflict, PartialRoomGone, DatabaseUnavailable, and whatever `work` throws
  */
 export async function transaction<T>(database: Database, work: (tx: Connection) => Promise<T>): Promise<T> {
-  const client = await database.pool.connect();
+  const client = await orUnavailable(database.pool.connect());
   let broken: Error | undefined;
   // A connection that is lost between two statements is reported here; the next statement then fails by itself.
   const onError = (error: Error) => {
@@ -85,9 +85,9 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
   const open: OpenTransaction = { onCommit: [] };
   openTransactions.set(client, open);
   try {
-    await client.query("BEGIN");
+    await orUnavailable(client.query("BEGIN"));
     const result = await work(client);
-    await client.query("COMMIT");
+    await orUnavailable(client.query("COMMIT"));
     for (const act of open.onCommit) act();
     return result;
   } catch (error) {
@@ -99,6 +99,14 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
     openTransactions.delete(client);
     client.off("error", onError);
     client.release(broken);
+  }
+}
+
+async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw statementErrorOf(error);
   }
 }
 

@@ -29,6 +29,27 @@ export class PartialRoomGone extends Error {
   }
 }
 
+/**
+ * The database can't be had: the connection was lost, its disk is full, its connections are used up. Nothing of what was
+ * asked is at fault, and whatever else is asked fares no better just now.
+ */
+export class DatabaseUnavailable extends Error {
+  override readonly name = "DatabaseUnavailable";
+  readonly code = "database-unavailable";
+
+  constructor(cause: Error) {
+    super(cause.message, { cause });
+  }
+}
+
+/**
+ * Connection exceptions, insufficient resources, an operator's shutdown, system errors; the end of an idle transaction,
+ * and a server that only reads, as a replica does.
+ *
+ * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+const UNAVAILABLE = /^(?:08|53|57P|58|25P03|25006)/;
+
 const CONFLICT_OF_SQLSTATE: ReadonlyMap<string, ConflictCode> = new Map([
   ["40001", "serialization"],
   ["40P01", "deadlock"],
@@ -56,6 +77,14 @@ function missesPartialRoom(error: pg.DatabaseError): boolean {
 export function storageErrorOf(error: unknown): unknown {
   if (!(error instanceof pg.DatabaseError)) return error;
   if (missesPartialRoom(error)) return new PartialRoomGone(error);
+  if (UNAVAILABLE.test(error.code ?? "")) return new DatabaseUnavailable(error);
   const code = CONFLICT_OF_SQLSTATE.get(error.code ?? "");
   return code === undefined ? error : new StorageConflict(code, error.constraint, error);
+}
+
+/** The same for what a statement alone can end in: where PostgreSQL did not answer, the connection is lost. */
+export function statementErrorOf(error: unknown): unknown {
+  const isAnswer = error instanceof pg.DatabaseError;
+  const isOurFault = error instanceof TypeError || error instanceof RangeError;
+  return isAnswer || isOurFault || !(error instanceof Error) ? storageErrorOf(error) : new DatabaseUnavailable(error);
 }

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { storageErrorOf } from "./errors.ts";
+import { statementErrorOf } from "./errors.ts";
 
 /** A pool, for single statements, or the client of a transaction. */
 export type Connection = Pick<pg.ClientBase, "query">;
@@ -16,7 +16,7 @@ const types = {
 /**
  * Runs one statement and gives its rows, int8 as bigint.
  *
- * @throws StorageConflict, PartialRoomGone
+ * @throws StorageConflict, PartialRoomGone, DatabaseUnavailable
  */
 export async function queryRows<Row extends pg.QueryResultRow>(
   c: Connection,
@@ -48,6 +48,6 @@ async function run<Row extends pg.QueryResultRow>(
   try {
     return await c.query<Row>({ text, values: [...values], types });
   } catch (error) {
-    throw storageErrorOf(error);
+    throw statementErrorOf(error);
   }
 }

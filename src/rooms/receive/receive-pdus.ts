@@ -5,6 +5,7 @@ import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { DatabaseUnavailable } from "../../storage/errors.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
@@ -94,6 +95,7 @@ async function acceptAcrossRooms(
     const results = await settled(ctx, stored);
     return new Map(stored.map(({ eventId }, index) => [eventId, results[index] ?? { kind: "waiting", eventId }]));
   } catch (error) {
+    if (error instanceof DatabaseUnavailable) throw error;
     ctx.logger.warn({ err: error, events: inputs.length }, "events of several rooms could not be stored together");
     return new Map();
   }
@@ -151,6 +153,8 @@ function betweenAclChanges(events: readonly Event[]): readonly (readonly Event[]
 /**
  * As many as can be judged together, in one transaction after the other. What fails is thrown when the others are
  * stored: its transaction is sent again, and they must not wait for that.
+ *
+ * @throws DatabaseUnavailable at once
  */
 async function receiveRun(
   ctx: RoomsContext,
@@ -169,6 +173,8 @@ async function receiveRun(
       results.push(...taken);
       rest = rest.slice(taken.length);
     } catch (error) {
+      // Each of the others would be waited for as long, and fail as well.
+      if (error instanceof DatabaseUnavailable) throw error;
       const isItsOwn = !together || rest.length === 1;
       if (isItsOwn) failures.push(error);
       if (isItsOwn) rest = rest.slice(1);

@@ -7,6 +7,7 @@ import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import { isJsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { DatabaseUnavailable } from "../../storage/errors.ts";
 import { forgetStaleJoins } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
@@ -122,6 +123,19 @@ function isStopped(stopped: AbortSignal | undefined): boolean {
  * events is closed in one go. Never fails: an event that we can't handle for a fault of ours must not hold up the others.
  */
 async function receiveInTurn(ctx: RoomsContext, ofRoom: readonly WaitingPdu[], stopped?: AbortSignal): Promise<void> {
+  try {
+    await receiveEachInTurn(ctx, ofRoom, stopped);
+  } catch (error) {
+    // The database is away for a while; what waits in it waits on.
+    ctx.logger.error({ err: error, roomId: ofRoom[0]?.roomId }, "waiting PDUs of a room could not be handled");
+  }
+}
+
+async function receiveEachInTurn(
+  ctx: RoomsContext,
+  ofRoom: readonly WaitingPdu[],
+  stopped: AbortSignal | undefined,
+): Promise<void> {
   const [first] = ofRoom;
   let due = ofRoom;
   for (let rounds = 0; rounds < MOST_ROUNDS && first !== undefined; rounds += 1) {
@@ -156,6 +170,7 @@ async function receiveOrPostpone(
     return await receiveOne(ctx, waiting, stopped);
   } catch (error) {
     if (isStopped(stopped)) return false;
+    if (error instanceof DatabaseUnavailable) throw error;
     const { roomId, eventId } = waiting;
     ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
     await postpone(ctx, waiting).catch((failure: unknown) => {

@@ -6,6 +6,7 @@ import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
+import { DatabaseUnavailable } from "../../../src/storage/errors.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
 import { partialEventIds } from "../../../src/storage/partial-state.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
@@ -60,7 +61,7 @@ function mustBe<T>(value: T | undefined): T {
 const idsOf = (sent: readonly Sent[]): EventId[] => sent.map(({ eventId }) => eventId);
 
 /** The statements that the work asks of this process's connections. */
-async function watchingStatements(watch: (args: unknown[]) => void, work: () => Promise<unknown>): Promise<void> {
+async function watchingStatements(watch: (args: unknown[]) => unknown, work: () => Promise<unknown>): Promise<void> {
   const original = pg.Client.prototype.query as (...args: unknown[]) => unknown;
   pg.Client.prototype.query = function watched(this: pg.Client, ...args: unknown[]) {
     watch(args);
@@ -261,5 +262,33 @@ describe("an event that can't be stored", () => {
     expect(Object.keys(await receive([...good, bad], "with a bad one"))).toHaveLength(6);
     expect((await loadEvents(pool, idsOf([...good, bad]))).size).toBe(6);
     expect(new Set(await forwardExtremities(pool, roomId))).toEqual(new Set([bad.eventId, ...idsOf(good).slice(-1)]));
+  });
+});
+
+describe("a database that can't be had", () => {
+  const FAULTS = [
+    { fault: "its disk is full", act: "RAISE EXCEPTION 'no space is left' USING ERRCODE = '53100'" },
+    { fault: "it ends the connection", act: "PERFORM pg_terminate_backend(pg_backend_pid())" },
+  ];
+
+  it.each(FAULTS)("is asked once for a transaction and not for each of its events: $fault", async ({ act }) => {
+    const [one, other] = [await entered("full"), await entered("partial")];
+    const ofOne = await messages(one.room, 8);
+    const ofBoth = [...ofOne, ...(await messages(other.room, 8))];
+    await pool.query(`
+      CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${act}; RETURN NEW; END $$;
+      CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION fail()`);
+    for (const sent of [ofOne, ofBoth]) {
+      let begun = 0;
+      const watch = ([statement]: unknown[]) => (begun += statement === "BEGIN" ? 1 : 0);
+      await watchingStatements(watch, async () => {
+        await expect(receive(sent, `${act} ${sent.length}`)).rejects.toThrow(DatabaseUnavailable);
+      });
+      expect(begun).toBe(1);
+    }
+    await pool.query("DROP FUNCTION fail CASCADE");
+    expect((await loadEvents(pool, idsOf(ofBoth))).size).toBe(0);
+    expect(Object.keys(await receive(ofBoth, `${act} ${ofBoth.length}`))).toHaveLength(16);
+    expect((await loadEvents(pool, idsOf(ofBoth))).size).toBe(16);
   });
 });
