@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { freePort } from "../../src/main/embedded/free-port.ts";
 import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../src/main/logger.ts";
-import type { Running } from "../../src/main/running-file.ts";
 import type { UserId } from "../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../src/matrix/state.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
@@ -11,14 +10,8 @@ import { startResident, type Resident } from "../resident/resident.ts";
 import { cloneDatabase } from "../support/database.ts";
 import type { HttpClient } from "../support/http-client.ts";
 import { addAlice, expectEqualStates, joinVia, settingsBeside, untilComplete } from "../support/sidecar-scene.ts";
-import {
-  eventually,
-  fastjoin,
-  spawnFastjoin,
-  untilRunning,
-  type SidecarProcess,
-  type SidecarSettings,
-} from "../support/sidecar-process.ts";
+import { eventually, fastjoin, spawnFastjoin } from "../support/sidecar-process.ts";
+import { startSidecar, type StartedSidecar } from "../support/started-sidecar.ts";
 import { temporalCli } from "../support/temporal-cli.ts";
 
 let resident: Resident;
@@ -47,31 +40,16 @@ async function timelineBodies(alice: HttpClient, room: HostedRoom): Promise<read
 }
 
 describe("a resync", () => {
-  let settings: SidecarSettings;
-  let sidecar: SidecarProcess;
-  let running: Running;
-  let alice: HttpClient;
+  let started: StartedSidecar;
 
   beforeAll(async () => {
-    settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
-    sidecar = spawnFastjoin(settings.env, "start");
-    running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-    alice = await addAlice(settings, running.clientUrl ?? "");
+    started = await startSidecar(resident);
   }, 180_000);
-  afterAll(async () => {
-    sidecar.child.kill("SIGTERM");
-    await sidecar.finished;
-    await settings.remove();
-  });
-
-  async function kill(part: "worker" | "serve"): Promise<void> {
-    const before = running.processes[part] ?? 0;
-    process.kill(before, "SIGKILL");
-    running = await untilRunning(settings, sidecar, ({ processes }) => (processes[part] ?? before) !== before);
-  }
+  afterAll(() => started.close());
 
   for (const part of ["worker", "serve"] as const) {
     it(`goes on when the ${part} is killed in the middle of it, and loses and doubles nothing`, async () => {
+      const { alice, kill, settings, sidecar } = started;
       const room = slowRoom();
       await joinVia(alice, room, resident);
       await alice.say(room.roomId, "ours, before");
@@ -101,6 +79,7 @@ describe("a resync", () => {
   }
 
   it("stays cancelled until it is retried, with its room usable", async () => {
+    const { alice, kill, settings, sidecar } = started;
     const room = slowRoom();
     resident.trouble({
       kind: "refuse",

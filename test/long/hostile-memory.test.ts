@@ -3,19 +3,12 @@ import { readFileSync } from "node:fs";
 import type { ServerResponse } from "node:http";
 import { connect, type TLSSocket } from "node:tls";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { Running } from "../../src/main/running-file.ts";
 import { stringifyJson } from "../../src/matrix/json.ts";
 import type { JsonObject } from "../../src/matrix/json.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
 import { startResident, type Resident } from "../resident/resident.ts";
-import type { HttpClient } from "../support/http-client.ts";
-import {
-  spawnBuiltFastjoin,
-  untilRunning,
-  type SidecarProcess,
-  type SidecarSettings,
-} from "../support/sidecar-process.ts";
-import { addAlice, joinVia, settingsBeside, untilComplete } from "../support/sidecar-scene.ts";
+import { joinVia, untilComplete } from "../support/sidecar-scene.ts";
+import { startSidecar, type StartedSidecar } from "../support/started-sidecar.ts";
 
 const MIB = 1_048_576;
 /**
@@ -25,10 +18,7 @@ const MIB = 1_048_576;
 const MOST_MIB = 640;
 
 let resident: Resident;
-let settings: SidecarSettings;
-let sidecar: SidecarProcess;
-let running: Running;
-let alice: HttpClient;
+let started: StartedSidecar;
 
 beforeAll(async () => {
   resident = await startResident();
@@ -37,23 +27,18 @@ afterAll(() => resident.close());
 
 // What a process has once held it does not give back at once: each case has its own.
 beforeEach(async () => {
-  settings = await settingsBeside(resident);
-  sidecar = spawnBuiltFastjoin(settings.env, "start");
-  running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-  alice = await addAlice(settings, running.clientUrl ?? "");
+  started = await startSidecar(resident, { built: true });
 }, 180_000);
 
 afterEach(async () => {
   resident.clearTrouble();
-  sidecar.child.kill("SIGTERM");
-  await sidecar.finished;
-  await settings.remove();
+  await started.close();
 });
 
 /** What both hold at this moment, in MiB, as the kernel counts it. */
 function heldNow(): number {
   const parts = ["serve", "worker"].map((part) => {
-    const status = readFileSync(`/proc/${running.processes[part]}/status`, "utf8");
+    const status = readFileSync(`/proc/${started.running().processes[part]}/status`, "utf8");
     return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
   });
   return parts.reduce((sum, one) => sum + one, 0);
@@ -118,7 +103,7 @@ describe("serve and worker together stay small", () => {
     const room = resident.hostRoom({ label: "large join" });
     const end = resident.trouble({ kind: "raw", at: "send_join", answer: endless(room, "state") });
     const most = await mostHeld(async () => {
-      await expect(joinVia(alice, room, resident)).rejects.toThrow(/send_join answer/);
+      await expect(joinVia(started.alice, room, resident)).rejects.toThrow(/send_join answer/);
     });
     end();
     expect(most).toBeLessThan(MOST_MIB);
@@ -128,17 +113,17 @@ describe("serve and worker together stay small", () => {
     const room = resident.hostRoom({ label: "large state" });
     resident.trouble({ kind: "raw", at: "state", times: 1, answer: endless(room, "pdus") });
     const most = await mostHeld(async () => {
-      await joinVia(alice, room, resident);
-      await untilComplete(settings, room, sidecar);
+      await joinVia(started.alice, room, resident);
+      await untilComplete(started.settings, room, started.sidecar);
     });
     expect(most).toBeLessThan(MOST_MIB);
   });
 
   it("in a flood of large requests that do not end", async () => {
-    const port = Number(settings.env["FASTJOIN_FEDERATION_LISTEN"]?.split(":")[1]);
+    const port = Number(started.settings.env["FASTJOIN_FEDERATION_LISTEN"]?.split(":")[1]);
     const most = await mostHeld(async () => {
       const flood = await Promise.all(Array.from({ length: 30 }, () => holdOut(port)));
-      await alice.get("account/whoami");
+      await started.alice.get("account/whoami");
       for (const socket of flood) socket.destroy();
     });
     expect(most).toBeLessThan(MOST_MIB);

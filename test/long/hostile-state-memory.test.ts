@@ -1,21 +1,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
-import type { Running } from "../../src/main/running-file.ts";
 import type { EventId } from "../../src/matrix/identifiers.ts";
 import { forge, madeUpId, serveForged } from "../resident/forge.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
 import { startResident, type Resident } from "../resident/resident.ts";
-import type { HttpClient } from "../support/http-client.ts";
 import { peakMebibytes } from "../support/peak-memory.ts";
-import {
-  eventually,
-  fastjoin,
-  spawnBuiltFastjoin,
-  untilRunning,
-  type SidecarProcess,
-  type SidecarSettings,
-} from "../support/sidecar-process.ts";
-import { addAlice, joinVia, settingsBeside, untilComplete } from "../support/sidecar-scene.ts";
+import { eventually, fastjoin } from "../support/sidecar-process.ts";
+import { joinVia, untilComplete } from "../support/sidecar-scene.ts";
+import { startSidecar, type StartedSidecar } from "../support/started-sidecar.ts";
 
 /**
  * Of serve and worker together. An ordinary join and its resync take some 500; what is hostile may add to that, but not
@@ -24,29 +15,21 @@ import { addAlice, joinVia, settingsBeside, untilComplete } from "../support/sid
 const MOST_MEBIBYTES = 896;
 
 let resident: Resident;
-let settings: SidecarSettings;
-let sidecar: SidecarProcess;
-let running: Running;
-let alice: HttpClient;
+let started: StartedSidecar;
 
 beforeAll(async () => {
   resident = await startResident();
-  settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
-  sidecar = spawnBuiltFastjoin(settings.env, "start");
-  running = await untilRunning(settings, sidecar, ({ clientUrl }) => clientUrl !== undefined);
-  alice = await addAlice(settings, running.clientUrl ?? "");
+  started = await startSidecar(resident, { built: true });
 }, 180_000);
 afterEach(() => resident.clearTrouble());
 afterAll(async () => {
-  sidecar.child.kill("SIGTERM");
-  await sidecar.finished;
-  await settings.remove();
+  await started.close();
   await resident.close();
 });
 
 /** Since their start, of the very processes that started. */
 function expectLittleMemory(): void {
-  const { serve = 0, worker = 0 } = running.processes;
+  const { serve = 0, worker = 0 } = started.running().processes;
   const peaks = { serve: peakMebibytes(serve), worker: peakMebibytes(worker) };
   process.stderr.write(`peak memory: serve ${peaks.serve.toFixed(0)} MiB, worker ${peaks.worker.toFixed(0)} MiB\n`);
   expect(peaks.serve + peaks.worker).toBeLessThan(MOST_MEBIBYTES);
@@ -67,10 +50,10 @@ function tellIds(pduIds: readonly string[]): void {
 async function untilShown(room: HostedRoom, cause: string): Promise<void> {
   await eventually(
     async () => {
-      const { stdout } = await fastjoin(settings.env, "show", room.roomId);
+      const { stdout } = await fastjoin(started.settings.env, "show", room.roomId);
       return stdout.includes(cause) ? true : undefined;
     },
-    { withinMs: 180_000, about: () => `${cause}: ${sidecar.output().slice(-4000)}` },
+    { withinMs: 180_000, about: () => `${cause}: ${started.sidecar.output().slice(-4000)}` },
   );
 }
 
@@ -94,8 +77,8 @@ describe("serve and worker together stay under 896 MiB", () => {
       resident.trouble({ kind: "lie", lie: "repeat", text, times: 1, list: "state", at: "state" });
     }
     tellIds(ids);
-    await joinVia(alice, room, resident);
-    await untilComplete(settings, room, sidecar);
+    await joinVia(started.alice, room, resident);
+    await untilComplete(started.settings, room, started.sidecar);
     expectLittleMemory();
   });
 
@@ -105,7 +88,7 @@ describe("serve and worker together stay under 896 MiB", () => {
   ])("while /state_ids names %d events that nobody has", async (count, cause) => {
     const room = hostRoom();
     tellIds(Array.from({ length: count }, (_none, index) => madeUpId(`${index}`)));
-    await joinVia(alice, room, resident);
+    await joinVia(started.alice, room, resident);
     await untilShown(room, cause);
     expectLittleMemory();
   });
