@@ -27,22 +27,26 @@ function tokenHash(token: string): string {
 
 /** Makes an account, without a password one that only an operator can act for. False if the user exists already. */
 export async function createUser(database: Database, userId: UserId, password?: string): Promise<boolean> {
+  const prisma = await database.prisma();
   const passwordHash = password === undefined ? null : await hashPassword(password);
-  const { count } = await database.prisma.user.createMany({ data: [{ userId, passwordHash }], skipDuplicates: true });
+  const { count } = await prisma.user.createMany({ data: [{ userId, passwordHash }], skipDuplicates: true });
   return count === 1;
 }
 
 export async function userExists(database: Database, userId: UserId): Promise<boolean> {
-  return (await database.prisma.user.count({ where: { userId } })) === 1;
+  const prisma = await database.prisma();
+  return (await prisma.user.count({ where: { userId } })) === 1;
 }
 
 export async function passwordIsSet(database: Database, userId: UserId): Promise<boolean> {
-  return (await database.prisma.user.count({ where: { userId, passwordHash: { not: null } } })) === 1;
+  const prisma = await database.prisma();
+  return (await prisma.user.count({ where: { userId, passwordHash: { not: null } } })) === 1;
 }
 
 /** False for a wrong password, an unknown user, and a user without a password. */
 export async function verifyPassword(database: Database, userId: UserId, password: string): Promise<boolean> {
-  const user = await database.prisma.user.findUnique({ where: { userId }, select: { passwordHash: true } });
+  const prisma = await database.prisma();
+  const user = await prisma.user.findUnique({ where: { userId }, select: { passwordHash: true } });
   const stored = user?.passwordHash ?? null;
   if (stored === null) {
     // As much work as for a user that exists: the time of the answer tells nothing.
@@ -54,7 +58,8 @@ export async function verifyPassword(database: Database, userId: UserId, passwor
 
 /** Undefined for an unknown user. */
 export async function loadProfile(database: Database, userId: UserId): Promise<Profile | undefined> {
-  const user = await database.prisma.user.findUnique({
+  const prisma = await database.prisma();
+  const user = await prisma.user.findUnique({
     where: { userId },
     select: { displayname: true, avatarUrl: true },
   });
@@ -62,7 +67,8 @@ export async function loadProfile(database: Database, userId: UserId): Promise<P
 }
 
 export async function setProfile(database: Database, userId: UserId, profile: Partial<Profile>): Promise<void> {
-  await database.prisma.user.update({ where: { userId }, data: profile });
+  const prisma = await database.prisma();
+  await prisma.user.update({ where: { userId }, data: profile });
 }
 
 /** Logs a device in (a known one again: its older tokens end) and gives its access token. */
@@ -70,20 +76,22 @@ export async function createSession(database: Database, session: Session, displa
   const { userId, deviceId } = session;
   const token = `fj_${randomBytes(32).toString("base64url")}`;
   const named = displayName === undefined ? {} : { displayName };
-  await database.prisma.$transaction([
-    database.prisma.device.upsert({
+  const prisma = await database.prisma();
+  await prisma.$transaction([
+    prisma.device.upsert({
       where: { userId_deviceId: { userId, deviceId } },
       create: { userId, deviceId, ...named },
       update: named,
     }),
-    database.prisma.accessToken.deleteMany({ where: { userId, deviceId } }),
-    database.prisma.accessToken.create({ data: { tokenHash: tokenHash(token), userId, deviceId } }),
+    prisma.accessToken.deleteMany({ where: { userId, deviceId } }),
+    prisma.accessToken.create({ data: { tokenHash: tokenHash(token), userId, deviceId } }),
   ]);
   return token;
 }
 
 export async function sessionOf(database: Database, token: string): Promise<Session | undefined> {
-  const row = await database.prisma.accessToken.findUnique({
+  const prisma = await database.prisma();
+  const row = await prisma.accessToken.findUnique({
     where: { tokenHash: tokenHash(token) },
     select: { userId: true, deviceId: true },
   });
@@ -92,7 +100,8 @@ export async function sessionOf(database: Database, token: string): Promise<Sess
 
 /** In the order of their ids. */
 export async function devicesOf(database: Database, userId: UserId): Promise<readonly DeviceRow[]> {
-  return database.prisma.device.findMany({
+  const prisma = await database.prisma();
+  return await prisma.device.findMany({
     where: { userId },
     select: { deviceId: true, displayName: true },
     orderBy: { deviceId: "asc" },

@@ -1,6 +1,6 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { transaction, type Database } from "./database.ts";
-import { execute, queryRow, type Connection } from "./query.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** An operator's wish for a room's resync; it is stored before the workflow is told. */
 type ResyncWish = { readonly wish: "cancelled" } | { readonly wish: "prefer-server"; readonly serverName: ServerName };
@@ -22,6 +22,8 @@ interface Row {
   readonly why: string;
 }
 
+const CONTROLS = `SELECT room_id AS "roomId", wish, server_name AS "serverName", by, at, why FROM resync_control`;
+
 function controlOf({ roomId, wish, serverName, by, at, why }: Row): ResyncControl {
   const about = { roomId: roomId as RoomId, by, at: at.getTime(), why };
   return wish === "prefer-server" && serverName !== null
@@ -30,12 +32,12 @@ function controlOf({ roomId, wish, serverName, by, at, why }: Row): ResyncContro
 }
 
 export async function loadResyncControl(database: Database, roomId: RoomId): Promise<ResyncControl | undefined> {
-  const row = await database.prisma.resyncControl.findUnique({ where: { roomId } });
+  const row = await queryRow<Row>(database.pool, `${CONTROLS} WHERE room_id = $1`, [roomId]);
   return row ? controlOf(row) : undefined;
 }
 
 export async function listResyncControls(database: Database): Promise<readonly ResyncControl[]> {
-  const rows = await database.prisma.resyncControl.findMany({ orderBy: { roomId: "asc" } });
+  const rows = await queryRows<Row>(database.pool, `${CONTROLS} ORDER BY room_id`);
   return rows.map(controlOf);
 }
 

@@ -22,13 +22,15 @@ export async function insertAlias(
 }
 
 export async function resolveRoomAlias(database: Database, roomAlias: RoomAlias): Promise<RoomAliasRow | undefined> {
-  const row = await database.prisma.roomAlias.findUnique({ where: { roomAlias } });
+  const prisma = await database.prisma();
+  const row = await prisma.roomAlias.findUnique({ where: { roomAlias } });
   return (row as RoomAliasRow | null) ?? undefined;
 }
 
 /** True if there was one. */
 export async function deleteRoomAlias(database: Database, roomAlias: RoomAlias): Promise<boolean> {
-  const { count } = await database.prisma.roomAlias.deleteMany({ where: { roomAlias } });
+  const prisma = await database.prisma();
+  const { count } = await prisma.roomAlias.deleteMany({ where: { roomAlias } });
   return count === 1;
 }
 

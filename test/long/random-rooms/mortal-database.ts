@@ -57,7 +57,7 @@ export function mortalDatabase(real: Database): MortalDatabase {
   });
   return {
     // An object of its own, so that nothing that one process remembers of the database is another's.
-    database: { ...real, pool, prisma: replacing(real.prisma, {}, () => requireAlive(life)) },
+    database: { ...real, pool, prisma: async () => replacing(await real.prisma(), {}, () => requireAlive(life)) },
     get ended() {
       return life.ended;
     },
