@@ -114,8 +114,9 @@ export async function partialEventIds(c: Connection, ids: readonly EventId[]): P
 
 /**
  * Partial events in an order in which each can be repaired, the earliest arrivals first: what it builds on and what
- * authorizes it is known in full, or stands before it. So many of those, and as many that build on no partial event,
- * which a hundred behind one that can't be repaired must not keep from their turn.
+ * authorizes it is known in full, or stands before it. So many of those, as many that build on no partial event, which a
+ * hundred behind one that can't be repaired must not keep from their turn, and as many that surely lack no state, which
+ * a hundred that each lack one must not.
  */
 export async function nextRepairableEvents(
   c: Connection,
@@ -124,23 +125,47 @@ export async function nextRepairableEvents(
 ): Promise<readonly RepairableEvent[]> {
   const rows = await queryRows<RepairableEvent & { eventId: EventId }>(
     c,
-    // The first to arrive, and those that may stand first, whenever they have arrived.
     `WITH partial AS (
-       SELECT event_id, stream_id, prev_event_ids || auth_event_ids AS past_ids
-       FROM partial_state_events JOIN events USING (event_id) WHERE partial_state_events.room_id = $1)
+       SELECT event_id, stream_id, prev_event_ids, prev_event_ids || auth_event_ids AS past_ids
+       FROM partial_state_events JOIN events USING (event_id) WHERE partial_state_events.room_id = $1),
+     first AS (
+       SELECT * FROM partial WHERE NOT EXISTS (
+         SELECT 1 FROM partial_state_events past WHERE past.event_id = ANY (past_ids))),
+     whole AS (
+       SELECT * FROM first WHERE ${IS_DROPPED} OR NOT EXISTS (
+         SELECT 1 FROM unnest(prev_event_ids) AS prev (id) WHERE NOT ${HAS_STATE}))
      SELECT event_id AS "eventId", ARRAY(
          SELECT past.event_id FROM partial_state_events past WHERE past.event_id = ANY (past_ids)
        ) AS "after"
      FROM (
          (SELECT * FROM partial ORDER BY stream_id LIMIT $2)
        UNION
-         (SELECT * FROM partial WHERE NOT EXISTS (
-            SELECT 1 FROM partial_state_events past WHERE past.event_id = ANY (past_ids))
-          ORDER BY stream_id LIMIT $2)) AS next
+         (SELECT * FROM first ORDER BY stream_id LIMIT $2)
+       UNION
+         (SELECT * FROM whole ORDER BY stream_id LIMIT $2)) AS next
      ORDER BY stream_id`,
     [roomId, limit],
   );
   return inRepairableOrder(rows);
+}
+
+const IS_DROPPED = `EXISTS (SELECT 1 FROM resync_drops dropped WHERE dropped.event_id = first.event_id)`;
+
+/** Of a prev_event: it is in the room's timeline with its state, or its state was fetched. */
+const HAS_STATE = `EXISTS (
+  SELECT 1 FROM events known WHERE known.event_id = prev.id AND (
+    (known.room_id = $1 AND NOT known.outlier AND known.state_after IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM resync_state_ids told
+      WHERE told.room_id = $1 AND told.event_id = prev.id AND told.snapshot_id IS NOT NULL)))`;
+
+/** Any of the room's partial events, others each time. */
+export async function somePartialEvents(c: Connection, roomId: RoomId, limit: number): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `SELECT event_id AS id FROM partial_state_events WHERE room_id = $1 ORDER BY random() LIMIT $2`,
+    [roomId, limit],
+  );
+  return rows.map((row) => row.id);
 }
 
 export interface RepairableEvent {

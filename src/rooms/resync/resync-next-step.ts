@@ -9,6 +9,7 @@ import {
   lockPartialRoom,
   nextRepairableEvents,
   partialRoom,
+  somePartialEvents,
   type RepairableEvent,
 } from "../../storage/partial-state.ts";
 import { deleteResyncControl } from "../../storage/resync-control.ts";
@@ -75,8 +76,19 @@ export async function nextResyncStep(ctx: RoomsContext, target: ResyncTarget): P
   );
   const eventIds = repairableNow(events, lacking).slice(0, BATCH);
   if (eventIds.length > 0) return { kind: "repair", eventIds, partialEvents };
-  return { ...missingStates(lacking, target.joinEventId), partialEvents };
+  const further = partialEvents > BATCH ? await statesLackingElsewhere(pool, target) : [];
+  return { ...missingStates([...lacking, ...further], target.joinEventId), partialEvents };
 }
+
+/** A hundred states that nobody can give must not keep the others from being asked for. */
+async function statesLackingElsewhere(
+  connection: Connection,
+  { roomId }: ResyncTarget,
+): Promise<readonly EventLacking[]> {
+  return [...(await statesLacking(connection, roomId, await somePartialEvents(connection, roomId, BATCH)))];
+}
+
+type EventLacking = readonly [eventId: EventId, stateIds: readonly EventId[]];
 
 /**
  * Asked again by a resync that was waiting, or whose worker was killed before it could report its end. A partial room
@@ -94,11 +106,11 @@ async function whatBecameOf(
 }
 
 function missingStates(
-  lacking: ReadonlyMap<EventId, readonly EventId[]>,
+  lacking: readonly EventLacking[],
   joinEventId: EventId,
 ): Pick<Extract<ResyncStep, { readonly kind: "fetch" }>, "kind" | "eventIds" | "ofJoin"> {
-  const ofJoin = lacking.get(joinEventId) ?? [];
-  const others = [...new Set([...lacking.values()].flat())].filter((id) => !ofJoin.includes(id));
+  const ofJoin = new Map(lacking).get(joinEventId) ?? [];
+  const others = [...new Set(lacking.flatMap(([, stateIds]) => stateIds))].filter((id) => !ofJoin.includes(id));
   const told = others.length > MOST_MISSING ? shuffled(others).slice(0, MOST_MISSING) : others;
   return { kind: "fetch", eventIds: [...ofJoin, ...told], ofJoin };
 }

@@ -3,10 +3,12 @@ import type { EventId } from "../../../src/matrix/identifiers.ts";
 import { stateGetByKey, stateKeyOf } from "../../../src/matrix/state.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
 import { dropEvent } from "../../../src/rooms/resync/drop-event.ts";
+import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
+import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { joinedRooms } from "../../../src/storage/memberships.ts";
-import { partialEventIds } from "../../../src/storage/partial-state.ts";
+import { markPartial, partialEventIds } from "../../../src/storage/partial-state.ts";
 import { resyncDrops } from "../../../src/storage/resync-drops.ts";
 import { resyncEventChanges } from "../../../src/storage/resync-event-changes.ts";
 import { forwardExtremities } from "../../../src/storage/rooms.ts";
@@ -16,6 +18,7 @@ import { driveResync } from "../../support/drive-resync.ts";
 import { repairAllBut, withASecondJoin, withHalfAGap, type LackingRoom } from "../../support/lacking-scene.ts";
 import { completeResync, enterRoom, join, ourUser, resyncUpTo } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
+import { anEvent, storeInTimeline } from "../../support/stored-room.ts";
 
 const scene = await openScene();
 const { database, resident, sidecar } = scene;
@@ -45,6 +48,33 @@ describe("an event that lacks a state which nobody gives", () => {
     expect(await isPartial(beside.eventId)).toBe(false);
     expect(await isPartial(lacking.lacking)).toBe(true);
     expect(await nextResyncStep(ctx, lacking.target)).toMatchObject({ eventIds: [lacking.lost], ofJoin: [] });
+  });
+});
+
+describe("more events that each lack a state than are looked at together", () => {
+  const COUNT = 120;
+
+  it("hold up none that lacks none, and keep no state from being asked for", async () => {
+    const { room, roomId, target } = await enterRoom(scene);
+    const lost = Array.from({ length: COUNT }, (_, number): EventId => `$lost${number}`);
+    for (const id of lost) {
+      const lacking = anEvent(roomId, `$behind ${id.slice(1)}`, { prev_events: [id] });
+      await storeInTimeline(database, lacking);
+      await markPartial(pool, roomId, lacking.eventId);
+    }
+    const { eventId: last } = await resident.sendMessage(room, resident.founder, "behind all of them");
+    const { ofJoin } = await resyncUpTo(ctx, target, "fetch");
+    for (const eventId of ofJoin) await fetchMissingState(ctx, { ...target, eventId, server: resident.serverName });
+    for (const eventId of [target.joinEventId, last]) {
+      expect(await nextResyncStep(ctx, target)).toMatchObject({ kind: "repair", eventIds: [eventId] });
+      await repairEvents(ctx, target, [eventId]);
+    }
+    const asked = new Set<EventId>();
+    for (let steps = 0; steps < 40 && asked.size < COUNT; steps += 1) {
+      const step = await nextResyncStep(ctx, target);
+      for (const id of step.kind === "fetch" ? step.eventIds : []) asked.add(id);
+    }
+    expect(asked).toEqual(new Set(lost));
   });
 });
 

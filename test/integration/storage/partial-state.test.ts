@@ -1,5 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
+import { insertOutliers } from "../../../src/storage/events.ts";
+import { insertResyncDrop } from "../../../src/storage/resync-drops.ts";
+import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import { PartialRoomGone, StorageConflict } from "../../../src/storage/errors.ts";
 import {
@@ -20,6 +23,7 @@ import {
   clearResyncStateIds,
   deleteResyncStateIds,
   loadResyncStateIds,
+  noteSnapshotOfStateIds,
   saveResyncStateIds,
 } from "../../../src/storage/resync-state-ids.ts";
 import { openTestDatabase } from "../../support/database.ts";
@@ -154,7 +158,8 @@ describe("nextRepairableEvents", () => {
     expect(await next(roomId, 10)).toEqual(["$z", "$y", "$x", "$a"]);
     expect(await next(roomId, 3)).toEqual(["$z", "$y", "$x", "$a"]);
     await deletePartialEvent(pool, "$z");
-    expect(await next(roomId, 1)).toEqual(["$y"]);
+    // The second has no past that it could lack.
+    expect(await next(roomId, 1)).toEqual(["$y", "$a"]);
   });
 
   it("keeps none that may stand first from its turn, however many stand before it that wait for another", async () => {
@@ -164,6 +169,25 @@ describe("nextRepairableEvents", () => {
     await aPartialEvent(roomId, "$behind it", ["$behind"]);
     await aPartialEvent(roomId, "$beside");
     expect(await next(roomId, 2)).toEqual(["$lacking", "$behind", "$beside"]);
+  });
+
+  it("keeps none that lacks no state from its turn, however many stand before it that each lack one", async () => {
+    const roomId = await aPartialRoom();
+    for (const number of [1, 2, 3, 4]) await aPartialEvent(roomId, `$lacking${number}`, [`$lost${number}`]);
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$fetched"), rejection: null }]);
+    await aPartialEvent(roomId, "$behind fetched", ["$fetched"]);
+    const [, , whole, ...more] = await next(roomId, 2);
+    expect([whole, more]).toEqual([undefined, []]);
+    const answer = { roomId, eventId: "$fetched", serverName: "a.org", stateEventIds: [], authEventIds: [] } as const;
+    await saveResyncStateIds(pool, answer);
+    await noteSnapshotOfStateIds(
+      pool,
+      answer,
+      await storeSnapshot(pool, roomId, { parentId: null, changes: new Map() }),
+    );
+    expect(await next(roomId, 2)).toEqual(["$lacking1", "$lacking2", "$behind fetched"]);
+    await insertResyncDrop(pool, { roomId, eventId: "$lacking4", by: "operator", at: 0, why: "" });
+    expect(await next(roomId, 2)).toEqual(["$lacking1", "$lacking2", "$lacking4", "$behind fetched"]);
   });
 
   it("puts an event behind the partial events that authorize it", async () => {
