@@ -2,11 +2,13 @@ import { checkAuthEventsSelection } from "../../matrix/authorization/auth-events
 import { authorize } from "../../matrix/authorization/authorize.ts";
 import type { AuthVerdict } from "../../matrix/authorization/verdict.ts";
 import { authEventIds, createEventIdOf, isStateEvent, type Event } from "../../matrix/event.ts";
+import { MAX_PDU_BYTES } from "../../matrix/event-format.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { stateKeyOf, type StateKey } from "../../matrix/state.ts";
 import type { Connection } from "../../storage/database.ts";
+import { eventSizes } from "../../storage/event-sizes.ts";
 import { loadEvents } from "../../storage/events.ts";
 
 export interface AuthorizedOutlier {
@@ -15,52 +17,97 @@ export interface AuthorizedOutlier {
   readonly rejection: string | null;
 }
 
-interface AuthorizedOutliers {
-  readonly authorized: readonly AuthorizedOutlier[];
-  /** Events that can't be judged: an auth event of theirs (or of one of those) is missing. */
-  readonly undecided: readonly Event[];
-  /** Those that can't ever be: they authorize themselves by way of others, or build on such ones. */
-  readonly cyclic: readonly Event[];
-  /** The auth events that are missing for that. */
-  readonly missing: ReadonlySet<EventId>;
+/** An event that can't be judged yet, or ever. */
+interface UndecidedOutlier {
+  readonly event: Event;
+  /** Those of its auth events that are missing, or can't be judged themselves. */
+  readonly absent: readonly EventId[];
 }
+
+interface AuthorizedOutliers {
+  /** Auth events before what builds upon them. */
+  readonly authorized: readonly AuthorizedOutlier[];
+  readonly undecided: readonly UndecidedOutlier[];
+}
+
+type EventLookup = (id: EventId) => Event | undefined;
 
 /**
  * Check 4 for many events at once, in the order of their auth edges. Their auth events are taken from the input, from
- * `known` and from the database.
+ * `known` (whose answers must not change meanwhile) and from the database.
  */
 export async function authorizeOutliers(
   connection: Connection,
   rules: RoomVersionRules,
   events: readonly Event[],
-  known: ReadonlyMap<EventId, Event> = new Map(),
+  known: EventLookup = () => undefined,
 ): Promise<AuthorizedOutliers> {
   const input = new Map(events.map((event) => [event.eventId, event]));
-  const decided = new Map<EventId, Event>(known);
-  const outside = new Set<EventId>();
-  for (const event of events) {
-    for (const id of authEventIdsWithCreate(event, rules)) if (!input.has(id) && !decided.has(id)) outside.add(id);
-  }
-  for (const [id, event] of await loadEvents(connection, [...outside])) decided.set(id, event);
+  const edgesOf = (event: Event): readonly EventId[] => authEventIdsWithCreate(event, rules);
+  const isOutside = (id: EventId): boolean => !input.has(id) && known(id) === undefined;
+  // What authorizes itself by way of others lacks one of them, in whatever order they come.
+  const { ordered, cyclic } = topologicalOrder(input.values(), edgesOf);
+  const entries = [...ordered, ...cyclic].map((event) => ({ event, outside: edgesOf(event).filter(isOutside) }));
 
   const authorized: AuthorizedOutlier[] = [];
-  const { ordered, cyclic } = topologicalOrder(input.values(), (one) => authEventIdsWithCreate(one, rules));
-  const undecided: Event[] = [];
-  const missing = new Set<EventId>();
-  for (const event of ordered) {
-    const absent = authEventIdsWithCreate(event, rules).filter((id) => !decided.has(id));
-    if (absent.length > 0) {
-      undecided.push(event);
-      absent.filter((id) => !input.has(id)).forEach((id) => missing.add(id));
-      continue;
+  const undecided: UndecidedOutlier[] = [];
+  const judged = new Map<EventId, Event>();
+  for (const portion of await portionsByWeight(connection, entries)) {
+    const loaded = await loadEvents(connection, portion.outside);
+    const lookUp: EventLookup = (id) => judged.get(id) ?? known(id) ?? loaded.get(id);
+    for (const event of portion.events) {
+      const absent = edgesOf(event).filter((id) => lookUp(id) === undefined);
+      if (absent.length > 0) {
+        undecided.push({ event, absent });
+        continue;
+      }
+      const rejection = rejectionText(authorizeByAuthEvents(event, rules, lookUp));
+      const verdict = rejection === null ? event : { ...event, rejected: true };
+      judged.set(event.eventId, verdict);
+      authorized.push({ event: verdict, rejection });
     }
-    const verdict = authorizeByAuthEvents(event, rules, (id) => decided.get(id));
-    const rejection = rejectionText(verdict);
-    const judged = rejection === null ? event : { ...event, rejected: true };
-    decided.set(event.eventId, judged);
-    authorized.push({ event: judged, rejection });
   }
-  return { authorized, undecided, cyclic, missing };
+  return { authorized, undecided };
+}
+
+/** Events that are judged together, and what has to be read for that. */
+interface Portion {
+  readonly events: Event[];
+  readonly outside: EventId[];
+}
+
+/** Of the size limit, these are as large as a portion may be: nobody asks for their sizes. */
+const FEW = 32;
+
+const MAX_PORTION_BYTES = FEW * MAX_PDU_BYTES;
+
+/** Five hundred events may name five thousand others, of 64 KiB each: of these, only so many are held at a time. */
+async function portionsByWeight(
+  connection: Connection,
+  entries: readonly { readonly event: Event; readonly outside: readonly EventId[] }[],
+): Promise<readonly Portion[]> {
+  const named = new Set(entries.flatMap(({ outside }) => outside));
+  if (named.size <= FEW) return [{ events: entries.map(({ event }) => event), outside: [...named] }];
+  const sizes = await eventSizes(connection, [...named]);
+  const portions: Portion[] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  let read = new Set<EventId>();
+  for (const { event, outside } of entries) {
+    if (bytes > MAX_PORTION_BYTES) {
+      portions.push({ events: [], outside: [] });
+      [bytes, read] = [0, new Set()];
+    }
+    const portion = portions.at(-1) as Portion;
+    portion.events.push(event);
+    for (const id of outside) {
+      const size = sizes.get(id);
+      if (size === undefined || read.has(id)) continue;
+      read.add(id);
+      bytes += size;
+      portion.outside.push(id);
+    }
+  }
+  return portions;
 }
 
 /** The auth events of an event, with the create event that room version 12 leaves out of them. */

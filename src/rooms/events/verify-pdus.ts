@@ -44,31 +44,25 @@ interface ReadPdu {
 /** Reading and hashing are synchronous: this many are about 20 ms of work between two turns of the event loop. */
 const READ_PER_TURN = 250;
 
+interface PdusToVerify {
+  readonly roomId: RoomId;
+  readonly rules: RoomVersionRules;
+  readonly pdus: readonly JsonValue[];
+  /** Others are left out before their signatures are checked, and their servers' keys asked for. */
+  readonly wanted?: ReadonlySet<EventId>;
+  /** Told of each PDU as soon as it is read, in their order; undefined: it has not the form of an event. */
+  readonly onRead?: (event: Event | undefined, index: number) => void;
+}
+
 /**
  * Checks 1 to 3 of a received PDU, for many at once: the format of the room version, the signatures, the content hash
  * (a mismatch leaves the redacted copy). The order of the input is kept.
  *
  * @see https://spec.matrix.org/v1.19/server-server-api/#checks-performed-on-receipt-of-a-pdu
  */
-export async function verifyPdus(
-  ctx: RoomsContext,
-  input: {
-    readonly roomId: RoomId;
-    readonly rules: RoomVersionRules;
-    readonly pdus: readonly JsonValue[];
-    /** Others are left out before their signatures are checked, and their servers' keys asked for. */
-    readonly wanted?: ReadonlySet<EventId>;
-  },
-): Promise<VerifiedPdus> {
-  const { rules, roomId, wanted } = input;
-  const dropped: DroppedPdu[] = [];
-  const parsed: ReadPdu[] = [];
-  for (const [index, pdu] of input.pdus.entries()) {
-    if (index > 0 && index % READ_PER_TURN === 0) await nextTick();
-    const read = readPdu(pdu, rules, roomId);
-    if ("dropped" in read) dropped.push(read.dropped);
-    else if (wanted?.has(read.event.eventId) !== false) parsed.push(read);
-  }
+export async function verifyPdus(ctx: RoomsContext, input: PdusToVerify): Promise<VerifiedPdus> {
+  const { rules, roomId } = input;
+  const { parsed, dropped } = await readPdus(input);
   const keys = await keysOfSigners(
     ctx,
     rules,
@@ -97,6 +91,23 @@ export async function verifyPdus(
 }
 
 const VALID = { valid: true } as const;
+
+/** Check 1. */
+async function readPdus({ roomId, rules, pdus, wanted, onRead }: PdusToVerify): Promise<{
+  readonly parsed: readonly ReadPdu[];
+  readonly dropped: DroppedPdu[];
+}> {
+  const dropped: DroppedPdu[] = [];
+  const parsed: ReadPdu[] = [];
+  for (const [index, pdu] of pdus.entries()) {
+    if (index > 0 && index % READ_PER_TURN === 0) await nextTick();
+    const read = readPdu(pdu, rules, roomId);
+    onRead?.(read.event, index);
+    if ("dropped" in read) dropped.push(read.dropped);
+    else if (wanted?.has(read.event.eventId) !== false) parsed.push(read);
+  }
+  return { parsed, dropped };
+}
 
 /** For each event whether it needs one signature only, which holds. */
 async function provedBySignature(
@@ -148,18 +159,26 @@ function withoutUnsigned(event: Event): Event {
   return { ...event, pdu: pdu as Pdu };
 }
 
+/** An event that has no place in the room, where it is one. */
+interface DroppedAtOnce {
+  readonly event: Event | undefined;
+  readonly dropped: DroppedPdu;
+}
+
 /** Check 1, and that the event can have a place in the room. */
-function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadPdu | { readonly dropped: DroppedPdu } {
+function readPdu(pdu: JsonValue, rules: RoomVersionRules, roomId: RoomId): ReadPdu | DroppedAtOnce {
   const verdict = parsePdu(pdu, rules);
-  if (!verdict.ok) return { dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
+  if (!verdict.ok) {
+    return { event: undefined, dropped: { kind: "malformed", reason: verdict.reason.slice(0, MAX_REASON_LENGTH) } };
+  }
   const event = withoutUnsigned(verdict.event);
   const { eventId } = event;
   if (event.roomId !== roomId) {
-    return { dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };
+    return { event, dropped: { kind: "other-room", eventId, reason: `it belongs to room ${event.roomId}` } };
   }
   // Possible only where the sender chooses the id; it would wait for itself.
   if (prevEventIds(event.pdu).includes(eventId) || authEventIds(event.pdu).includes(eventId)) {
-    return { dropped: { kind: "malformed", eventId, reason: "it names itself as what it builds on" } };
+    return { event, dropped: { kind: "malformed", eventId, reason: "it names itself as what it builds on" } };
   }
   return { event, texts: verdict.texts };
 }

@@ -3,25 +3,18 @@ import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import { jsonWeight } from "../../matrix/json-weight.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { whichExist } from "../../storage/events.ts";
 import { authorizeOutliers, type AuthorizedOutlier } from "../events/authorize-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { verifyPdus, type DroppedPdu } from "../events/verify-pdus.ts";
+import { createKnownOutliers } from "./known-outliers.ts";
+import { createWaitingOutliers, type EventWithText } from "./waiting-outliers.ts";
 
 /** Checked and stored together: large enough for bulk writes, small enough to be checked while the last is stored. */
 const CHUNK = 500;
 
-const MIB = 1024 * 1024;
-
 /** Of events as large as they may be, far fewer: honest ones weigh two or three KiB. */
-const MAX_CHUNK_WEIGHT = 2 * MIB;
-
-/** Events that wait for their auth events are held in memory; beyond this they are let go and fetched again. */
-const MAX_UNDECIDED = 20_000;
-const MAX_UNDECIDED_WEIGHT = 16 * MIB;
-
-/** Asked for by nearly every event to come. All others are looked up in the database. */
-const NAMED_BY_MANY: ReadonlySet<string> = new Set(["m.room.create", "m.room.power_levels", "m.room.join_rules"]);
-const MAX_NAMED_WEIGHT = 8 * MIB;
+const MAX_CHUNK_WEIGHT = 2 * 1024 * 1024;
 
 /** An answer of a gigabyte has room for hundreds of millions of things that are no events. */
 const MAX_DROPPED = 20_000;
@@ -29,11 +22,14 @@ const MAX_DROPPED = 20_000;
 /** Where all that was handed on so far is: in the database, or with the taker. */
 type Kept = "stored" | "held";
 
+/** An event that was handed on, with its JSON where that is at hand. */
+export type TakenOutlier = AuthorizedOutlier & { readonly pduText?: string };
+
 interface OutlierIntakeOptions {
   readonly roomId: RoomId;
   readonly rules: RoomVersionRules;
   /** Takes each chunk of checked events, the auth events of an event always before it. */
-  readonly keep: (chunk: readonly AuthorizedOutlier[]) => Promise<Kept>;
+  readonly keep: (chunk: readonly TakenOutlier[]) => Promise<Kept>;
   /** Only these are wanted; others are dropped unread. Absent: all. */
   readonly wanted?: ReadonlySet<EventId>;
 }
@@ -44,14 +40,24 @@ export interface OutlierIntakeResult {
   readonly dropped: readonly DroppedPdu[];
   /** Events that could not be judged for want of these. */
   readonly missingAuthEvents: ReadonlySet<EventId>;
-  readonly undecided: readonly Event[];
+  readonly undecided: readonly EventId[];
+  /** How many events were let go, since there was no room for more to wait: nothing is wrong with them. */
+  readonly letGo: number;
 }
+
+/** Told what became of a PDU by check 1: the event, its other checks still to come; undefined: none can be read. */
+export type OnRead = (event: Event | undefined) => void;
 
 export interface OutlierIntake {
   /** Takes one PDU of a long answer; a promise is the answer's back-pressure. */
-  add(pdu: JsonValue): Promise<void> | undefined;
+  add(pdu: JsonValue, onRead?: OnRead): Promise<void> | undefined;
   /** Handles what was added so far and reports the whole; more may be added afterwards. */
   settle(): Promise<OutlierIntakeResult>;
+}
+
+interface AddedPdu {
+  readonly pdu: JsonValue;
+  readonly onRead: OnRead | undefined;
 }
 
 /**
@@ -59,25 +65,22 @@ export interface OutlierIntake {
  * as soon as an event's auth events are there, then hands them on chunk by chunk. Memory is bounded.
  */
 export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOptions): OutlierIntake {
-  const { roomId, rules, keep, wanted } = options;
+  const { roomId, rules, wanted } = options;
   const dropped: DroppedPdu[] = [];
-  const known = createKnownEvents();
-  let buffer: JsonValue[] = [];
+  const judge = judgeInTurn(ctx, options);
+  let buffer: AddedPdu[] = [];
   let weight = 0;
-  let undecided: readonly Event[] = [];
-  let missing: ReadonlySet<EventId> = new Set();
-  let kept = 0;
-  let flushed: Promise<void> = Promise.resolve();
-  let storing: Promise<void> = Promise.resolve();
+  let turn: Promise<void> = Promise.resolve();
 
   const isFull = (): boolean => buffer.length >= CHUNK || weight >= MAX_CHUNK_WEIGHT;
 
   /** One chunk after the other, also where several requests add at once. */
-  function flushInTurn(isDue: () => boolean): Promise<void> {
-    flushed = flushed.then(() => (isDue() ? flush() : undefined));
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = turn.then(work);
+    turn = done.then(() => undefined);
     // Whoever adds next, or settles, is told.
-    flushed.catch(() => undefined);
-    return flushed;
+    turn.catch(() => undefined);
+    return done;
   }
 
   function drop(more: readonly DroppedPdu[]): void {
@@ -85,81 +88,108 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
   }
 
   async function flush(): Promise<void> {
-    const pdus = buffer;
+    const added = buffer;
     buffer = [];
     weight = 0;
-    const verified = await verifyPdus(ctx, { roomId, rules, pdus, ...(wanted === undefined ? {} : { wanted }) });
+    const pdus = added.map(({ pdu }) => pdu);
+    const onRead = (event: Event | undefined, index: number): void => added[index]?.onRead?.(event);
+    const verified = await verifyPdus(ctx, {
+      roomId,
+      rules,
+      pdus,
+      onRead,
+      ...(wanted === undefined ? {} : { wanted }),
+    });
     drop(verified.dropped);
-    const input = [...undecided, ...verified.events];
-    const result = await authorizeOutliers(ctx.database.pool, rules, input, known.events());
-    drop(result.cyclic.map(({ eventId }) => ({ kind: "ring", eventId, reason: RING })));
-    undecided = withinWeight(result.undecided);
-    missing = result.missing;
-    kept += result.authorized.length;
-    await storing;
-    // While it is stored the next chunk is checked, by what is held of this one.
-    known.hold(result.authorized.map(({ event }) => event));
-    storing = keep(result.authorized).then((where) => (where === "stored" ? known.stored() : undefined));
-    storing.catch(() => undefined);
+    await judge.take(verified.events);
   }
 
   return {
-    add(pdu) {
-      buffer.push(pdu);
+    add(pdu, onRead) {
+      buffer.push({ pdu, onRead });
       weight += jsonWeight(pdu);
       if (!isFull()) return undefined;
       // The chunk before this one is checked while this one is read.
-      const before = flushed;
-      void flushInTurn(isFull);
+      const before = turn;
+      inTurn(async () => (isFull() ? await flush() : undefined)).catch(() => undefined);
       return before;
     },
-    async settle() {
-      await flushInTurn(() => true);
-      await storing;
-      return { kept, dropped, missingAuthEvents: missing, undecided };
-    },
+    settle: () =>
+      inTurn(async () => {
+        await flush();
+        const { rings, ...result } = await judge.settle();
+        drop(rings.map((eventId) => ({ kind: "ring", eventId, reason: RING })));
+        return { ...result, dropped };
+      }),
   };
 }
 
 /** Possible only where senders choose ids. */
 const RING = "it authorizes itself by way of other events, or builds on one that does";
 
-function withinWeight(events: readonly Event[]): readonly Event[] {
-  let weight = 0;
-  return events.slice(0, MAX_UNDECIDED).filter(({ pdu }) => {
-    weight += jsonWeight(pdu);
-    return weight <= MAX_UNDECIDED_WEIGHT;
-  });
+interface JudgeInTurn {
+  /** Events that passed checks 1 to 3. */
+  take(events: readonly Event[]): Promise<void>;
+  settle(): Promise<Omit<OutlierIntakeResult, "dropped"> & { readonly rings: readonly EventId[] }>;
 }
 
-interface KnownEvents {
-  events(): ReadonlyMap<EventId, Event>;
-  /** Not in the database yet, so that they can be looked up nowhere else. */
-  hold(events: readonly Event[]): void;
-  /** All that was held until now is stored. */
-  stored(): void;
-}
+/** Check 4: an event that lacks auth events waits for them, and is judged when the last one of them has been. */
+function judgeInTurn(ctx: RoomsContext, { roomId, rules, keep }: OutlierIntakeOptions): JudgeInTurn {
+  const { pool } = ctx.database;
+  const known = createKnownOutliers();
+  const waiting = createWaitingOutliers(roomId);
+  let letGo = 0;
+  let kept = 0;
+  let storing: Promise<void> = Promise.resolve();
 
-function createKnownEvents(): KnownEvents {
-  const named = new Map<EventId, Event>();
-  const held = new Map<EventId, Event>();
-  let weight = 0;
-  const name = (event: Event): void => {
-    if (!NAMED_BY_MANY.has(event.pdu.type)) return;
-    weight += jsonWeight(event.pdu);
-    named.set(event.eventId, event);
-  };
+  async function judge(events: readonly Event[], texts: ReadonlyMap<EventId, string>): Promise<void> {
+    const { authorized, undecided } = await authorizeOutliers(pool, rules, events, known.lookUp());
+    for (const { event, absent } of undecided) if (!waiting.hold(event, absent)) letGo += 1;
+    waiting.arrived(authorized.map(({ event }) => event.eventId));
+    kept += authorized.length;
+    await storing;
+    // While it is stored the next chunk is checked, by what is held of this one.
+    known.hold(authorized.map(({ event }) => event));
+    storing = keep(authorized.map((one) => withText(one, texts))).then((where) => {
+      if (where === "stored") known.stored();
+    });
+    storing.catch(() => undefined);
+  }
+
+  async function judgeWhatIsReady(): Promise<void> {
+    for (let ready = takeReady(); ready.length > 0; ready = takeReady()) {
+      const texts = new Map(ready.map(({ event, pduText }) => [event.eventId, pduText]));
+      await judge(
+        ready.map(({ event }) => event),
+        texts,
+      );
+    }
+  }
+
+  const takeReady = (): readonly EventWithText[] => waiting.takeReady(CHUNK, MAX_CHUNK_WEIGHT);
+
   return {
-    events: () => new Map([...named, ...held]),
-    hold(events) {
-      for (const event of events) held.set(event.eventId, event);
+    async take(events) {
+      await judge(
+        events.filter(({ eventId }) => !waiting.has(eventId)),
+        NO_TEXTS,
+      );
+      await judgeWhatIsReady();
     },
-    stored() {
-      for (const event of held.values()) name(event);
-      held.clear();
-      if (weight <= MAX_NAMED_WEIGHT) return;
-      named.clear();
-      weight = 0;
+    async settle() {
+      // Somebody else may have stored what was missing when it was asked for.
+      waiting.arrived(await whichExist(pool, [...waiting.missing()]));
+      await judgeWhatIsReady();
+      await storing;
+      const { rings, undecided, missing: missingAuthEvents } = waiting.stillWaiting();
+      return { kept, rings, undecided, missingAuthEvents, letGo };
     },
   };
+}
+
+const NO_TEXTS: ReadonlyMap<EventId, string> = new Map();
+
+function withText(one: AuthorizedOutlier, texts: ReadonlyMap<EventId, string>): TakenOutlier {
+  const pduText = texts.get(one.event.eventId);
+  return pduText === undefined ? one : { ...one, pduText };
 }

@@ -30,5 +30,5 @@ export function isProvedFalse({ kind }: DroppedPdu): boolean {
 export function holesIn({ undecided, missingAuthEvents }: OutlierIntakeResult): readonly DroppedPdu[] {
   if (undecided.length === 0) return [];
   const reason = `its auth chain has a hole: nobody gave ${[...missingAuthEvents].slice(0, 3).join(", ")}`;
-  return undecided.map(({ eventId }) => ({ kind: "hole", eventId, reason }));
+  return undecided.map((eventId) => ({ kind: "hole", eventId, reason }));
 }

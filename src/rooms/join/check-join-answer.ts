@@ -38,11 +38,18 @@ export function checkJudges({ told }: Judges, { dropped, missingAuthEvents }: Ou
 }
 
 /** The room is joined without what is not genuine; the resync asks for those of the state again. */
-export function reportLeftOut(ctx: RoomsContext, roomId: RoomId, { dropped, undecided }: OutlierIntakeResult): void {
-  const eventIds = [...dropped.flatMap(({ eventId }) => eventId ?? []), ...undecided.map(({ eventId }) => eventId)];
-  const count = dropped.length + undecided.length;
-  const reason = `left out of a send_join answer: ${dropped[0]?.reason ?? "auth events are missing"}`;
-  reportLostEvents(ctx, { loss: "join-answer", roomId, eventIds, count, reason });
+export function reportLeftOut(ctx: RoomsContext, roomId: RoomId, result: OutlierIntakeResult): void {
+  const { dropped, undecided, letGo } = result;
+  const eventIds = [...dropped.flatMap(({ eventId }) => eventId ?? []), ...undecided];
+  const count = dropped.length + undecided.length + letGo;
+  const why = dropped[0]?.reason ?? (letGo > 0 ? "too many wait for auth events" : "auth events are missing");
+  reportLostEvents(ctx, {
+    loss: "join-answer",
+    roomId,
+    eventIds,
+    count,
+    reason: `left out of a send_join answer: ${why}`,
+  });
 }
 
 /** Who answers for a room is in it, so that a state without members of theirs is not the whole of it. */

@@ -2,9 +2,8 @@ import type { SendJoinSummary } from "../../federation-api/endpoints.ts";
 import type { OnEvent } from "../../federation-client/client.ts";
 import { FederationFailure } from "../../federation-client/failures.ts";
 import type { Event } from "../../matrix/event.ts";
-import { parsePdu } from "../../matrix/event-format.ts";
 import { isServerName, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
-import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
 import { jsonWeight } from "../../matrix/json-weight.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { insertOutliers } from "../../storage/events.ts";
@@ -24,7 +23,12 @@ import { completeTemplate, type Fail, type MembershipRequest } from "./complete-
 import type { RoomsContext } from "../context.ts";
 import { atStep, commit } from "../failpoints.ts";
 import type { JoinTemplate } from "./make-join.ts";
-import { createOutlierIntake, type OutlierIntakeResult } from "../fetch/outlier-intake.ts";
+import {
+  createOutlierIntake,
+  type OnRead,
+  type OutlierIntakeResult,
+  type TakenOutlier,
+} from "../fetch/outlier-intake.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
 /**
@@ -45,7 +49,7 @@ export interface JoinAnswer {
   /** Entries of that state which are no events, so that they have no id. */
   readonly unreadableState: number;
   /** State and auth chain, auth events first; what a full answer held beyond {@link HELD_IN_MEMORY} is stored already. */
-  readonly outliers: readonly AuthorizedOutlier[];
+  readonly outliers: readonly TakenOutlier[];
 }
 
 /** A light answer holds hundreds of events. Those of a full one beyond this become outliers at once. */
@@ -100,12 +104,12 @@ export async function sendJoin(
 
 interface AnswerParts {
   /** Takes one event of the answer; the promise is the answer's back-pressure. */
-  add(kind: "state" | "auth_chain", pdu: JsonValue): Promise<void>;
+  add: OnEvent;
   settle(): Promise<{ readonly result: OutlierIntakeResult; readonly told: ToldEvents }>;
 }
 
 interface ToldEvents {
-  readonly outliers: readonly AuthorizedOutlier[];
+  readonly outliers: readonly TakenOutlier[];
   readonly creates: readonly AuthorizedOutlier[];
   readonly stateIds: readonly EventId[];
   readonly unreadableState: number;
@@ -122,10 +126,11 @@ interface JoinMade {
 }
 
 function takeParts(ctx: RoomsContext, { server, roomId, ours, rules }: JoinMade, refuse: Fail): AnswerParts {
-  const outliers: AuthorizedOutlier[] = [];
+  const outliers: TakenOutlier[] = [];
   const judges = judgesOf(ours, rules);
   const creates = new Map<EventId, AuthorizedOutlier>();
   const stateIds: EventId[] = [];
+  let inState = 0;
   let unreadableState = 0;
   let ofResident = false;
   let weight = 0;
@@ -142,24 +147,27 @@ function takeParts(ctx: RoomsContext, { server, roomId, ours, rules }: JoinMade,
         outliers.push(...chunk);
         return "held";
       }
-      weight = 0;
+      // What comes next is stored at once too.
+      weight = Number.POSITIVE_INFINITY;
       await storeEarly(ctx, roomId, rules, [...outliers.splice(0), ...chunk]);
       return "stored";
     },
   });
+  const onStateRead: OnRead = (event) => {
+    if (event === undefined) {
+      unreadableState += 1;
+      return;
+    }
+    stateIds.push(event.eventId);
+    noteJudge(judges, event);
+    ofResident ||= isJoinedAt(server, event);
+  };
   return {
-    async add(kind, pdu) {
-      if (kind === "state" && stateIds.length + unreadableState >= MAX_STATE_EVENTS) {
-        refuse(`has more than ${MAX_STATE_EVENTS} events in its state`);
-      }
-      const verdict = kind === "state" ? parsePdu(pdu, rules) : undefined;
-      if (verdict?.ok === true) {
-        stateIds.push(verdict.event.eventId);
-        noteJudge(judges, verdict.event);
-        ofResident ||= isJoinedAt(server, verdict.event);
-      }
-      if (verdict?.ok === false) unreadableState += 1;
-      await intake.add(pdu);
+    add(kind, pdu) {
+      if (kind !== "state") return intake.add(pdu);
+      inState += 1;
+      if (inState > MAX_STATE_EVENTS) refuse(`has more than ${MAX_STATE_EVENTS} events in its state`);
+      return intake.add(pdu, onStateRead);
     },
     async settle() {
       const result = await intake.settle();
@@ -190,7 +198,7 @@ async function storeEarly(
   ctx: RoomsContext,
   roomId: RoomId,
   rules: RoomVersionRules,
-  chunk: readonly AuthorizedOutlier[],
+  chunk: readonly TakenOutlier[],
 ): Promise<void> {
   await commit(ctx, "store early events of an answer", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });

@@ -1,0 +1,171 @@
+import type { Event, Pdu } from "../../matrix/event.ts";
+import { topologicalOrder } from "../../matrix/event-graph.ts";
+import type { EventId, RoomId } from "../../matrix/identifiers.ts";
+import { parseJson, stringifyJson } from "../../matrix/json.ts";
+import { jsonWeight } from "../../matrix/json-weight.ts";
+
+const MIB = 1024 * 1024;
+
+/** As texts, honest events weigh one KiB or so each. */
+const MAX_WEIGHT = 64 * MIB;
+
+/** Kept free for what others wait for: without it, these could never be judged. */
+const RESERVE = 8 * MIB;
+
+/** What a waiting event takes beside its text, and a missing one beside its id, about. */
+const WAITING = 400;
+const MISSING = 250;
+
+/** An event that is held as a text until its auth events have come. */
+interface WaitingEvent {
+  readonly eventId: EventId;
+  readonly text: Buffer;
+  /** Of memory, once it is read. */
+  readonly weight: number;
+  readonly lacks: readonly MissingEvent[];
+  lacking: number;
+}
+
+interface MissingEvent {
+  readonly eventId: EventId;
+  waiting: WaitingEvent[];
+}
+
+/** With its JSON, which nobody has to write again. */
+export interface EventWithText {
+  readonly event: Event;
+  readonly pduText: string;
+}
+
+/** What still waits when no more events come. */
+export interface StillWaiting {
+  /** They authorize themselves by way of others, or build on such ones: they wait no longer. */
+  readonly rings: readonly EventId[];
+  /** All others. */
+  readonly undecided: readonly EventId[];
+  /** What these lack. */
+  readonly missing: ReadonlySet<EventId>;
+}
+
+/** Events that passed checks 1 to 3 and lack auth events, by what they lack. */
+export interface WaitingOutliers {
+  has(eventId: EventId): boolean;
+  /** False where there is no room for the event: it is let go. */
+  hold(event: Event, absent: readonly EventId[]): boolean;
+  /** These can be had by now: whoever lacked nothing else is ready. */
+  arrived(eventIds: Iterable<EventId>): void;
+  /** Takes out events that are ready, no more than so many, and of little more than this weight. */
+  takeReady(most: number, maxWeight: number): readonly EventWithText[];
+  /** What others wait for and has not come. */
+  missing(): ReadonlySet<EventId>;
+  /** To be asked when nothing is ready. */
+  stillWaiting(): StillWaiting;
+}
+
+export function createWaitingOutliers(roomId: RoomId): WaitingOutliers {
+  const held: Held = { waiting: new Map(), lacked: new Map(), ready: [], weight: 0 };
+  return {
+    has: (eventId) => held.waiting.has(eventId),
+    hold: (event, absent) => hold(held, event, absent),
+    arrived: (eventIds) => arrived(held, eventIds),
+    takeReady: (most, maxWeight) => takeReady(held, { roomId, most, maxWeight }),
+    missing: () => missing(held),
+    stillWaiting: () => stillWaiting(held),
+  };
+}
+
+interface Held {
+  readonly waiting: Map<EventId, WaitingEvent>;
+  readonly lacked: Map<EventId, MissingEvent>;
+  readonly ready: WaitingEvent[];
+  weight: number;
+}
+
+function hold(held: Held, { eventId, pdu }: Event, absent: readonly EventId[]): boolean {
+  if (held.weight > MAX_WEIGHT + (held.lacked.has(eventId) ? RESERVE : 0)) return false;
+  const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
+  const text = Buffer.from(stringifyJson(pdu));
+  const one: WaitingEvent = { eventId, text, weight: jsonWeight(pdu), lacks, lacking: lacks.length };
+  for (const { waiting } of lacks) waiting.push(one);
+  held.waiting.set(eventId, one);
+  held.weight += WAITING + text.length;
+  return true;
+}
+
+function letGo(held: Held, { eventId, text }: WaitingEvent): void {
+  held.waiting.delete(eventId);
+  held.weight -= WAITING + text.length;
+}
+
+function missingEvent(held: Held, eventId: EventId): MissingEvent {
+  const known = held.lacked.get(eventId);
+  if (known !== undefined) return known;
+  const lacked: MissingEvent = { eventId, waiting: [] };
+  held.lacked.set(eventId, lacked);
+  held.weight += MISSING + eventId.length;
+  return lacked;
+}
+
+function forgetMissing(held: Held, eventId: EventId): void {
+  if (held.lacked.delete(eventId)) held.weight -= MISSING + eventId.length;
+}
+
+function arrived(held: Held, eventIds: Iterable<EventId>): void {
+  for (const eventId of eventIds) {
+    for (const one of held.lacked.get(eventId)?.waiting ?? []) {
+      one.lacking -= 1;
+      if (one.lacking === 0) held.ready.push(one);
+    }
+    forgetMissing(held, eventId);
+  }
+}
+
+interface Portion {
+  readonly roomId: RoomId;
+  readonly most: number;
+  readonly maxWeight: number;
+}
+
+function takeReady(held: Held, { roomId, most, maxWeight }: Portion): readonly EventWithText[] {
+  const taken: EventWithText[] = [];
+  let weight = 0;
+  while (taken.length < most && weight < maxWeight) {
+    const one = held.ready.pop();
+    if (one === undefined) break;
+    letGo(held, one);
+    weight += one.weight;
+    taken.push(read(one, roomId));
+  }
+  return taken;
+}
+
+function read({ eventId, text }: WaitingEvent, roomId: RoomId): EventWithText {
+  const pduText = text.toString();
+  // It was checked before it had to wait.
+  return { event: { eventId, roomId, pdu: parseJson(pduText) as Pdu, rejected: false }, pduText };
+}
+
+function missing({ lacked, waiting }: Held): ReadonlySet<EventId> {
+  return new Set([...lacked.keys()].filter((id) => !waiting.has(id)));
+}
+
+function stillWaiting(held: Held): StillWaiting {
+  const edgesOf = ({ lacks }: WaitingEvent): readonly EventId[] => lacks.map(({ eventId }) => eventId);
+  const { ordered, cyclic } = topologicalOrder(held.waiting.values(), edgesOf);
+  for (const one of cyclic) letGo(held, one);
+  if (cyclic.length > 0) forgetWhatNobodyLacks(held);
+  return {
+    rings: cyclic.map(({ eventId }) => eventId),
+    undecided: ordered.map(({ eventId }) => eventId),
+    missing: missing(held),
+  };
+}
+
+/** Those who are gone are told nothing any more. */
+function forgetWhatNobodyLacks(held: Held): void {
+  for (const lacked of held.lacked.values()) {
+    const left = lacked.waiting.filter((one) => held.waiting.get(one.eventId) === one);
+    if (left.length === 0) forgetMissing(held, lacked.eventId);
+    else lacked.waiting = left;
+  }
+}
