@@ -79,7 +79,7 @@ export async function acceptInTurn(ctx: RoomsContext, turn: RoomTurn, input: Eve
   const { tx, atHand } = turn.source;
   const known = placedBefore(turn, input.event);
   if (known !== undefined) return known;
-  await placeEvent(ctx, turn, input);
+  await placeEvent(turn, input);
   await writeTurns(ctx, tx, [turn]);
   const stored = atHand.known.get(input.event.eventId);
   if (stored === undefined) throw new Error(`event ${input.event.eventId} was not placed`);
@@ -106,7 +106,7 @@ export async function acceptEvents(
     for (const input of inputs) {
       if (placedBefore(turn, input.event) === undefined) {
         if (!canFollow(turn, input.event)) break;
-        const hole = await holeOrPlaced(ctx, turn, input);
+        const hole = await holeOrPlaced(turn, input);
         if (hole !== undefined && taken.length === 0) throw hole;
         if (hole !== undefined) break;
       }
@@ -135,7 +135,7 @@ export async function acceptPlainEvents(
     for (const turn of turns) {
       for (const input of inputs) {
         if (input.event.roomId !== turn.source.roomId || placedBefore(turn, input.event) !== undefined) continue;
-        if (!isPlain(turn, input.event) || (await holeOrPlaced(ctx, turn, input)) !== undefined) break;
+        if (!isPlain(turn, input.event) || (await holeOrPlaced(turn, input)) !== undefined) break;
         taken.push(input.event.eventId);
       }
     }
@@ -147,12 +147,11 @@ export async function acceptPlainEvents(
 
 /** The hole in an event's past, before which the turn ends; undefined for an event that was placed. */
 async function holeOrPlaced(
-  ctx: RoomsContext,
   turn: RoomTurn,
   input: EventToAccept,
 ): Promise<PrevEventsMissing | AuthEventsMissing | undefined> {
   try {
-    await placeEvent(ctx, turn, input);
+    await placeEvent(turn, input);
     return undefined;
   } catch (error) {
     if (error instanceof PrevEventsMissing || error instanceof AuthEventsMissing) return error;
@@ -167,7 +166,7 @@ function placedBefore({ source }: RoomTurn, { eventId }: Event): StoredEvent | u
 }
 
 /** Judges an event and gives it its place, which is written at the end of the turn. */
-async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccept): Promise<void> {
+async function placeEvent(turn: RoomTurn, input: EventToAccept): Promise<void> {
   const { source } = turn;
   const { origin } = input;
   const { eventId } = input.event;
@@ -186,7 +185,7 @@ async function placeEvent(ctx: RoomsContext, turn: RoomTurn, input: EventToAccep
   source.atHand.known.set(event.eventId, placed);
   source.atHand.unwritten.add(event.eventId);
   if (partial) turn.partialIds.add(event.eventId);
-  turn.placed.push({ event: placed, origin, partial, news: await advanceRoom(ctx, turn, { event: placed, after }) });
+  turn.placed.push({ event: placed, origin, partial, change: await advanceRoom(turn, { event: placed, after }) });
   for (const id of prevEventIds(event.pdu)) turn.builtUpon.add(id);
 }
 

@@ -3,10 +3,8 @@ import type { EventId } from "../../matrix/identifiers.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { hasAcceptedDescendant, supersededBy } from "../../storage/room-graph.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
-import type { RoomsContext } from "../context.ts";
 import { eventsOf, unwrittenState } from "./events-at-hand.ts";
-import { newsForClients } from "./news-for-clients.ts";
-import { statesKey, statesOf, type CurrentStateNews, type RoomTurn } from "./room-turn.ts";
+import { statesKey, statesOf, type RoomTurn } from "./room-turn.ts";
 import type { StoredState } from "./state-before-event.ts";
 import { computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
 
@@ -19,11 +17,7 @@ interface JudgedEvent {
  * Moves the room on to where it stands with the event: forward extremities and current state, which are written at the
  * turn's end. Undefined where the current state stays as it is, as it does with messages and with refused events.
  */
-export async function advanceRoom(
-  ctx: RoomsContext,
-  turn: RoomTurn,
-  judged: JudgedEvent,
-): Promise<CurrentStateNews | undefined> {
+export async function advanceRoom(turn: RoomTurn, judged: JudgedEvent): Promise<CurrentStateChange | undefined> {
   const { front, source } = turn;
   const { event } = judged;
   const extremities = await extremitiesWith(turn, event);
@@ -39,7 +33,7 @@ export async function advanceRoom(
   front.resolvedOf = key;
   if (change.snapshotId === front.currentSnapshotId) return undefined;
   front.currentSnapshotId = change.snapshotId;
-  return { change, told: await toldOf(ctx, turn, change, event) };
+  return change;
 }
 
 /**
@@ -77,17 +71,4 @@ async function statesAfter(
     else states.push({ snapshotId, state: await loadState(source.database, snapshotId, source.tx) });
   }
   return states;
-}
-
-/** In a partial room, a concurrent event's full state may bring thousands of members that were merely unknown. */
-async function toldOf(
-  ctx: RoomsContext,
-  { source }: RoomTurn,
-  change: CurrentStateChange,
-  { eventId }: StoredEvent,
-): Promise<CurrentStateChange["changes"]> {
-  if (source.partialFor === undefined) return change.changes;
-  const own = [...change.changes].filter(([, changedTo]) => changedTo === eventId);
-  const changes = new Map([...change.changes].filter(([, changedTo]) => changedTo !== eventId));
-  return new Map([...(await newsForClients(ctx, source, { ...change, changes })), ...own]);
 }

@@ -12,16 +12,16 @@ import type { CurrentStateChange } from "./update-current-state.ts";
  * events of what they sent, which may have been an old one.
  */
 export async function newsForClients(
-  ctx: RoomsContext,
+  { serverName: ourServer }: Pick<RoomsContext, "serverName">,
   { tx, roomId }: Pick<StateSource, "tx" | "roomId">,
-  change: CurrentStateChange,
+  change: Pick<CurrentStateChange, "previous" | "changes">,
 ): Promise<ReadonlyMap<StateKey, EventId | null>> {
   const news = new Map<StateKey, EventId | null>();
   const unknown = new Map<UserId, readonly [StateKey, EventId | null]>();
   for (const entry of change.changes) {
     const userId = userOf(entry[0]);
     const wasUnknown = userId !== undefined && stateGetByKey(change.previous, entry[0]) === undefined;
-    if (wasUnknown && serverNameOf(userId) !== ctx.serverName) unknown.set(userId, entry);
+    if (wasUnknown && serverNameOf(userId) !== ourServer) unknown.set(userId, entry);
     else news.set(...entry);
   }
   if (unknown.size === 0) return news;

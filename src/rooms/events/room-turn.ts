@@ -46,13 +46,7 @@ export interface PlacedEvent {
   readonly origin: ServerName;
   readonly partial: boolean;
   /** What it made of the room's current state; undefined: nothing. */
-  readonly news: CurrentStateNews | undefined;
-}
-
-export interface CurrentStateNews {
-  readonly change: CurrentStateChange;
-  /** What clients are told of it. */
-  readonly told: CurrentStateChange["changes"];
+  readonly change: CurrentStateChange | undefined;
 }
 
 /**

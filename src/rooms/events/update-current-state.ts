@@ -3,6 +3,7 @@ import { serverNameOf, type EventId, type UserId } from "../../matrix/identifier
 import {
   emptyState,
   splitStateKey,
+  stateApply,
   stateDiff,
   stateGet,
   stateGetByKey,
@@ -16,6 +17,7 @@ import { setCurrentSnapshot } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { appendCurrentStateDeltas, appendLocalMembership } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
+import { newsForClients } from "./news-for-clients.ts";
 import { resolveStates } from "./resolve-states.ts";
 import { storeState, type StateSource, type StoredState } from "./state-before-event.ts";
 
@@ -46,13 +48,36 @@ export async function computeCurrentState(
     states.map((one) => one.state),
     unstored,
   );
-  const { snapshotId, state: current } = await storeState(source, resolved, states);
-  if (snapshotId === previousSnapshotId) {
-    return { previousSnapshotId, snapshotId, previous: current, current, changes: new Map() };
-  }
   const previous =
     previousSnapshotId === null ? emptyState : await loadState(source.database, previousSnapshotId, source.tx);
-  return { previousSnapshotId, snapshotId, previous, current, changes: stateDiff(previous, current) };
+  const found = stateDiff(previous, resolved);
+  const changes = await changesToMake(source, { previous, changes: found }, unstored);
+  if (previousSnapshotId !== null && changes.size === 0) {
+    return { previousSnapshotId, snapshotId: previousSnapshotId, previous, current: previous, changes };
+  }
+  const kept = previousSnapshotId === null ? [] : [{ snapshotId: previousSnapshotId, state: previous }];
+  const { snapshotId, state: current } =
+    changes.size === found.size
+      ? await storeState(source, resolved, states)
+      : await storeState(source, stateApply(previous, changes), kept);
+  return { previousSnapshotId, snapshotId, previous, current, changes };
+}
+
+/**
+ * While a room is partial, some of its states may be full already: those of repaired events, and of events that our
+ * join does not build on. The thousands of members that they bring are left to the end of the resync: here they would
+ * be written while somebody waits for the answer to a message.
+ */
+async function changesToMake(
+  source: StateSource,
+  change: Pick<CurrentStateChange, "previous" | "changes">,
+  unstored: readonly Event[],
+): Promise<CurrentStateChange["changes"]> {
+  const { partialFor } = source;
+  if (partialFor === undefined || change.changes.size === 0) return change.changes;
+  const arriving = new Set(unstored.map(({ eventId }) => eventId));
+  const own = [...change.changes].filter(([, eventId]) => eventId !== null && arriving.has(eventId));
+  return new Map([...(await newsForClients({ serverName: partialFor }, source, change)), ...own]);
 }
 
 /**

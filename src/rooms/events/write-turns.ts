@@ -36,8 +36,8 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     front.moved ? [[source.roomId, front.extremities] as const] : [],
   );
   if (moved.length > 0) await setExtremitiesOfRooms(tx, new Map(moved));
-  for (const { news, turn, streamId } of entries) {
-    if (news !== undefined) await applyCurrentState(ctx, turn.source, news.change, { streamId, told: news.told });
+  for (const { change, turn, streamId } of entries) {
+    if (change !== undefined) await applyCurrentState(ctx, turn.source, change, { streamId, told: change.changes });
   }
   for (const { event, streamId, turn } of entries) {
     turn.source.atHand.known.set(event.eventId, { ...event, streamId });
@@ -69,8 +69,8 @@ async function destinationsOfOurs(
   return destinations;
 }
 
-async function serversJoiningWith(source: RoomTurn["source"], { news }: PlacedEvent): Promise<readonly ServerName[]> {
-  const members = [...membersOf(news?.change.changes ?? new Map())];
+async function serversJoiningWith(source: RoomTurn["source"], { change }: PlacedEvent): Promise<readonly ServerName[]> {
+  const members = [...membersOf(change?.changes ?? new Map())];
   const events: ReadonlyMap<EventId, StoredEvent> = await eventsOf(
     source,
     members.map(([, eventId]) => eventId),

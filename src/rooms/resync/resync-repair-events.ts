@@ -16,7 +16,6 @@ import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
 import { judgeEvent } from "../events/judge-event.ts";
-import { newsForClients } from "../events/news-for-clients.ts";
 import { recomputeRoom } from "../events/recompute-room.ts";
 import { stateBeforeDropped, verdictOnDropped } from "./dropped-event.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
@@ -100,7 +99,6 @@ async function tellOfRepairs(
   // The other states of the room may still be partial.
   const approximately: StateSource = { ...source, partialFor: ctx.serverName };
   const anew = changes.length > 0 ? await recomputeRoom(approximately, room, joinEventId) : undefined;
-  const told = anew === undefined ? new Map() : await newsForClients(ctx, source, anew.change);
   const first = await takeStreamPositions(tx, repaired.length);
   for (const [index, { eventId, change }] of repaired.entries()) {
     const streamId = first + BigInt(index);
@@ -108,7 +106,7 @@ async function tellOfRepairs(
   }
   if (anew !== undefined) {
     await setForwardExtremities(tx, roomId, anew.extremities);
-    await applyCurrentState(ctx, source, anew.change, { streamId: first, told });
+    await applyCurrentState(ctx, source, anew.change, { streamId: first, told: anew.change.changes });
   }
   await tellOfChanges(ctx, source, { streamId: first, changes });
 }
