@@ -16,7 +16,7 @@ import { lacksIn, openTable } from "./kill-matrix/table.ts";
 import { openTheatre, type Theatre } from "./kill-matrix/theatre.ts";
 
 /** As many sidecars at once as two cores keep busy while the others wait for a heartbeat that does not come. */
-const LANES = 3;
+const LANES = Number(process.env["KILL_MATRIX_LANES"] ?? 3);
 
 /** A run of all kills takes its time. */
 const WITHIN_MS = process.env["KILL_MATRIX"] === undefined ? 1_200_000 : 3 * 3_600_000;

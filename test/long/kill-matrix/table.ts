@@ -53,19 +53,19 @@ export function lacksIn(): (cell: Cell) => boolean {
 
 /**
  * The page's table for as long as a run lasts: what the run is to make is taken out at once, and what it has made put
- * in one by one, so that a run which is broken off leaves what it did and shows what is left. Does nothing unless
- * `RELIABILITY_TABLE=write` asks for it.
+ * in one by one, so that a run which is broken off leaves what it did and shows what is left, and several runs may
+ * share the work. Does nothing unless `RELIABILITY_TABLE=write` asks for it.
  *
  * @returns what notes a kill that was made
  */
 export function openTable(rehearsals: readonly Rehearsal[], cells: readonly Cell[]): (done: Performance) => void {
   if (process.env["RELIABILITY_TABLE"] !== "write") return () => undefined;
-  const ends = new Map(readEnds());
-  for (const { point, victim } of cells) ends.delete(placeOf(victim, point));
-  writeEnds(rehearsals, ends);
+  const left = new Map(readEnds());
+  for (const { point, victim } of cells) left.delete(placeOf(victim, point));
+  writeEnds(rehearsals, left);
   return ({ cell: { point, victim }, failure }) => {
-    ends.set(placeOf(victim, point), failure === undefined ? "same" : "ANOTHER");
-    writeEnds(rehearsals, ends);
+    const end = failure === undefined ? "same" : "ANOTHER";
+    writeEnds(rehearsals, new Map([...readEnds(), [placeOf(victim, point), end]]));
   };
 }
 

@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { Client, Connection } from "@temporalio/client";
@@ -64,8 +63,6 @@ interface LaneOptions {
 
 /** Many start at once, on a machine that may be busy with more. */
 const READY_WITHIN_MS = 240_000;
-
-const ENTRY = fileURLToPath(new URL("process.ts", import.meta.url));
 
 interface Actor {
   readonly half: Half;
@@ -180,7 +177,7 @@ function castOf(
   const load = (half: Half): Actor => {
     const child = spawn(
       process.execPath,
-      ["--import", "tsx", ENTRY, half === "serve" ? "serve" : "work", grounds.workflowBundle],
+      [grounds.program, half === "serve" ? "serve" : "work", grounds.workflowBundle],
       {
         env: settings.env,
         stdio: ["ignore", "pipe", "pipe", "ipc"],
