@@ -97,9 +97,13 @@ function statesAtHand(database: Database, c: Connection): StatesAtHand {
   };
 }
 
-/** The state of a snapshot, if it is at hand. */
-export function stateAtHand(database: Database, snapshotId: bigint): StateMap | undefined {
-  return cacheOf(database).get(snapshotId);
+/** The state of a snapshot, if it is at hand. `c` as for {@link loadState}. */
+export function stateAtHand(
+  database: Database,
+  snapshotId: bigint,
+  c: Connection = database.pool,
+): StateMap | undefined {
+  return statesAtHand(database, c).get(snapshotId);
 }
 
 /**

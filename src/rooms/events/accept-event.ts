@@ -13,7 +13,15 @@ import { eventToPlace } from "./event-to-place.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import { inputsAtOnce } from "./inputs-at-once.ts";
 import { AuthEventsMissing, judgeByState, judgeEvent } from "./judge-event.ts";
-import { canFollow, isPlain, openFreeTurns, openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
+import {
+  canFollow,
+  isJudgedByStatesAtHand,
+  isPlain,
+  openFreeTurns,
+  openTurn,
+  stateBehindInTurn,
+  type RoomTurn,
+} from "./room-turn.ts";
 import { stateAfterEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
 import { writeTurns } from "./write-turns.ts";
 
@@ -119,7 +127,7 @@ export async function acceptEvents(
 
 /**
  * The same for events of several rooms, in one transaction: of each room as many as follow from what is known of it, and
- * none of a room that somebody else has locked.
+ * none of a room that somebody else has locked, or whose state must be read first: all of them stay locked meanwhile.
  *
  * @returns those that are in the timeline now
  */
@@ -135,7 +143,8 @@ export async function acceptPlainEvents(
     for (const turn of turns) {
       for (const input of inputs) {
         if (input.event.roomId !== turn.source.roomId || placedBefore(turn, input.event) !== undefined) continue;
-        if (!isPlain(turn, input.event) || (await holeOrPlaced(turn, input)) !== undefined) break;
+        if (!isPlain(turn, input.event) || !isJudgedByStatesAtHand(turn, input.event)) break;
+        if ((await holeOrPlaced(turn, input)) !== undefined) break;
         taken.push(input.event.eventId);
       }
     }

@@ -5,7 +5,7 @@ import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
 import { loadEventsAndStanding, roomFronts, whichAreBuiltUpon } from "../../storage/room-graph.ts";
 import { lockFreeRooms, lockRoom, type RoomRow } from "../../storage/rooms.ts";
-import { loadState } from "../../storage/state-snapshots.ts";
+import { loadState, stateAtHand } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
@@ -154,6 +154,15 @@ export function isPlain(turn: RoomTurn, event: Event): boolean {
   if (!prevEvents.every((prev) => hasState(prev, roomId) && prev.rejection === null && !prev.softFailed)) return false;
   const states = statesOf(atHand, prevIds);
   return (states.size === 1 || areResolved(turn, states)) && staysResolved(turn, event, prevIds);
+}
+
+/** Whether the states by which a plain event is judged need not be read first. */
+export function isJudgedByStatesAtHand(turn: RoomTurn, { pdu }: Event): boolean {
+  const { source, front } = turn;
+  const behind = statesOf(source.atHand, prevEventIds(pdu));
+  const needed = new Set(areResolved(turn, behind) ? [] : behind);
+  if (front.currentSnapshotId !== null) needed.add(front.currentSnapshotId);
+  return [...needed].every((id) => stateAtHand(source.database, id, source.tx) !== undefined);
 }
 
 /** Whether the room's current state is what these states come to, exactly. */
