@@ -1,18 +1,15 @@
-import { execFile } from "node:child_process";
-import { chown, mkdtemp, open, rm, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chown, open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { promisify } from "node:util";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { HostedRoom } from "../resident/hosted-room.ts";
 import { startResident, type Resident } from "../resident/resident.ts";
 import { openGrounds, type Grounds } from "../support/failpoints/grounds.ts";
-import { openLane, type Half, type Lane } from "../support/failpoints/lane.ts";
+import type { Half } from "../support/failpoints/cast.ts";
+import { openLane, type Lane } from "../support/failpoints/lane.ts";
+import { mayMountDisks, mountSmallDisk } from "../support/small-disk.ts";
 import { aftermath, enter, insist, newRoom, theySay, untilWhole, weSay, type Stage } from "./kill-matrix/stage.ts";
-
-const run = promisify(execFile);
 
 /** Seconds that something is away: few, or as many as an outage really takes (`OUTAGE_SECONDS=600`). */
 const AWAY_MS = Number(process.env["OUTAGE_SECONDS"] ?? 3) * 1000;
@@ -124,19 +121,6 @@ describe("PostgreSQL", () => {
   });
 });
 
-async function mayMountDisks(): Promise<boolean> {
-  const disk = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
-  try {
-    await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]);
-    await run("umount", [disk]);
-    return true;
-  } catch {
-    return false;
-  } finally {
-    await rm(disk, { recursive: true });
-  }
-}
-
 /**
  * Moves the table of events to a disk of its own, which is small and full.
  *
@@ -144,18 +128,16 @@ async function mayMountDisks(): Promise<boolean> {
  */
 async function leaveNoRoom({ roomId }: HostedRoom): Promise<() => Promise<void>> {
   const { pool } = lane.database;
-  const disk = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
-  await run("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", disk]);
+  const disk = await mountSmallDisk(64);
   onTestFinished(async () => {
     await pool.query("ALTER TABLE events SET TABLESPACE pg_default");
     await pool.query("DROP TABLESPACE small");
-    await run("umount", [disk]);
-    await rm(disk, { recursive: true });
+    await disk.close();
   });
-  await chown(disk, (await stat(`/proc/${grounds.postgresPid}`)).uid, -1);
-  await pool.query(`CREATE TABLESPACE small LOCATION '${disk}'`);
+  await chown(disk.path, (await stat(`/proc/${grounds.postgresPid}`)).uid, -1);
+  await pool.query(`CREATE TABLESPACE small LOCATION '${disk.path}'`);
   await pool.query("ALTER TABLE events SET TABLESPACE small");
-  const filler = join(disk, "filler");
+  const filler = join(disk.path, "filler");
   await fill(filler);
   // Until the table's last page is full too.
   const row = `INSERT INTO events (event_id, room_id, type, sender, depth, origin_server_ts, prev_event_ids,

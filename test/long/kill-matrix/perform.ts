@@ -1,7 +1,8 @@
 import { expect } from "vitest";
 import type { GroundPart } from "../../support/failpoints/grounds.ts";
 import type { Point } from "../../support/failpoints/answers.ts";
-import type { Armed, Half, Lane } from "../../support/failpoints/lane.ts";
+import type { Armed, Half } from "../../support/failpoints/cast.ts";
+import type { Lane } from "../../support/failpoints/lane.ts";
 import type { Deed } from "./deeds.ts";
 import type { Theatre } from "./theatre.ts";
 

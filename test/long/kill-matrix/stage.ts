@@ -27,7 +27,8 @@ export interface Stage {
   pushedTo(roomId: string): readonly string[];
 }
 
-const WITHIN_MS = 150_000;
+/** As long as anything may be away, and what it takes on a busy machine to come back. */
+const WITHIN_MS = 150_000 + Number(process.env["OUTAGE_SECONDS"] ?? 0) * 1000;
 const AGAIN_MS = 50;
 
 /** Does it again until it goes well, as whoever asks a server that is away does. */
