@@ -18,7 +18,7 @@ const projects: readonly Project[] = [
   { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 10_000 },
   { name: "property", include: ["test/property/**/*.test.ts"], testTimeout: 60_000 },
   { name: "conformance", include: ["test/conformance/**/*.test.ts"], testTimeout: 60_000 },
-  { name: "workflows", include: ["test/workflows/**/*.test.ts"], testTimeout: 60_000, sequential: true },
+  { name: "workflows", include: ["test/workflows/**/*.test.ts"], testTimeout: 300_000, sequential: true },
   { name: "replay", include: ["test/replay/**/*.test.ts"], testTimeout: 60_000, sequential: true },
   { name: "integration", include: ["test/integration/**/*.test.ts"], testTimeout: 60_000, database: true },
   { name: "crash", include: ["test/crash/**/*.test.ts"], testTimeout: 180_000, sequential: true, database: true },

@@ -8,6 +8,12 @@ import { openWorkflowTheater, type Story, type WorkflowTheater } from "../suppor
 
 const DAY_MS = 24 * 60 * 60_000;
 
+/**
+ * For what comes about at the pace of real clocks: where the test let the clock leap on meanwhile, a busy machine would
+ * find the workflow hours later instead of where it is to be met.
+ */
+const PATIENT = { timeout: 120_000, interval: 50 };
+
 let theater: WorkflowTheater;
 let environment: TestWorkflowEnvironment;
 
@@ -68,10 +74,12 @@ describe("resync", () => {
       ask: (server) => ({ ...FAILED, cause: causes[server as keyof typeof causes] }),
     };
     await theater.perform(story, async (handle) => {
-      await environment.sleep("5s");
-      const progress = await handle.query(progressQuery);
-      expect(Object.fromEntries(progress.servers.map((server) => [server.name, server.cause]))).toEqual(causes);
-      expect(progress.partialEvents).toBe(1);
+      const told = async (): Promise<unknown> => {
+        const progress = await handle.query(progressQuery);
+        return Object.fromEntries(progress.servers.map((server) => [server.name, server.cause]));
+      };
+      await expect.poll(told, PATIENT).toEqual(causes);
+      expect((await handle.query(progressQuery)).partialEvents).toBe(1);
       await handle.terminate();
     });
   });
@@ -84,11 +92,13 @@ describe("resync", () => {
       ask: (server) => (helpful && server === "z" ? { kind: "complete" } : { ...FAILED, cause: "forbidden" }),
     };
     const told = await theater.perform(story, async (handle, seen) => {
-      await environment.sleep("1s");
-      expect(seen.asked.map((one) => one.server)).toEqual(["a"]);
+      const isAtRest = async (): Promise<unknown> => {
+        const { phase } = await handle.query(progressQuery);
+        return [phase, ...seen.asked.map((one) => one.server)];
+      };
+      await expect.poll(isAtRest, PATIENT).toEqual(["waiting", "a"]);
       await handle.signal(retrySignal);
-      await environment.sleep("1s");
-      expect(seen.asked.map((one) => one.server)).toEqual(["a", "a"]);
+      await expect.poll(isAtRest, PATIENT).toEqual(["waiting", "a", "a"]);
       helpful = true;
       await handle.signal(preferServerSignal, "z");
       expect(await handle.result()).toBe("completed");
@@ -116,7 +126,7 @@ describe("resync", () => {
   it("records a cancel before it ends as cancelled", async () => {
     const story: Story = { steps: [FETCH], servers: ["a"], ask: () => FAILED };
     const told = await theater.perform(story, async (handle) => {
-      await environment.sleep("1s");
+      await expect.poll(async () => (await handle.query(progressQuery)).phase, PATIENT).toBe("waiting");
       await handle.cancel();
       await expect(handle.result()).rejects.toThrow(WorkflowFailedError);
       expect((await handle.describe()).status.name).toBe("CANCELLED");
@@ -150,21 +160,12 @@ describe("resync", () => {
       },
     };
     const told = await theater.perform(story, async (handle, seen) => {
-      for (let second = 0; second < 60 && seen.repaired.length === 0; second += 1) await environment.sleep("1s");
+      const servers = ["a", "b"].map((name) => expect.objectContaining({ name, cause: "unknown-event" }));
+      const lost = expect.objectContaining({ eventId: "$lost", ofJoin: false, servers });
+      await expect
+        .poll(() => handle.query(progressQuery), PATIENT)
+        .toMatchObject({ phase: "waiting", missingStates: [lost] });
       expect(seen.repaired).toEqual([["$join"]]);
-      await environment.sleep("1m");
-      const { phase, missingStates } = await handle.query(progressQuery);
-      expect(phase).toBe("waiting");
-      expect(missingStates).toMatchObject([
-        {
-          eventId: "$lost",
-          ofJoin: false,
-          servers: [
-            { name: "a", cause: "unknown-event" },
-            { name: "b", cause: "unknown-event" },
-          ],
-        },
-      ]);
       expect((await handle.describe()).memo).toMatchObject({ missingStates: [{ eventId: "$lost", ofJoin: false }] });
       // An operator drops the event that builds on it.
       story.steps.splice(0, 1, { ...REPAIR, eventIds: ["$dropped"] });
