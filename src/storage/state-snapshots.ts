@@ -248,8 +248,7 @@ export async function storeSnapshot(tx: Connection, roomId: RoomId, snapshot: Sn
   const chain = parentId === null ? [] : await loadChain(tx, parentId);
   const merged = linksToMerge(chain, changes.size);
   const parent = chain[merged.length]?.snapshotId ?? null;
-  const id = await insertSnapshot(tx, roomId, parent, changes.size);
-  await insertChanges(tx, id, changes);
+  const id = await insertSnapshot(tx, { roomId, parentId: parent, changes });
   if (merged.length > 0) await mergeEntries(tx, id, merged);
   if (parent === null) await dropRemovals(tx, id);
   if (merged.length > 0 || parent === null) await countEntries(tx, id);
@@ -268,35 +267,41 @@ function linksToMerge(chain: readonly Link[], changeCount: number): readonly big
   return merged;
 }
 
-async function insertSnapshot(tx: Connection, roomId: RoomId, parentId: bigint | null, count: number): Promise<bigint> {
-  const row = await queryRow<{ id: bigint }>(
-    tx,
-    `INSERT INTO state_snapshots (room_id, parent_id, entry_count) VALUES ($1, $2, $3) RETURNING snapshot_id AS id`,
-    [roomId, parentId, count],
-  );
-  if (!row) throw new Error("PostgreSQL gave no snapshot id");
-  noteStored(tx, row.id);
-  return row.id;
+interface SnapshotToInsert extends SnapshotToStore {
+  readonly roomId: RoomId;
 }
 
 const ENTRY_CHUNK = 10_000;
 
-async function insertChanges(
-  tx: Connection,
-  snapshotId: bigint,
-  changes: ReadonlyMap<StateKey, EventId | null>,
-): Promise<void> {
+/** Almost always in one statement. */
+async function insertSnapshot(tx: Connection, { roomId, parentId, changes }: SnapshotToInsert): Promise<bigint> {
   const all = [...changes];
-  for (let start = 0; start < all.length; start += ENTRY_CHUNK) {
-    const chunk = all.slice(start, start + ENTRY_CHUNK);
-    const keys = chunk.map(([key]) => splitStateKey(key));
+  const row = await queryRow<{ id: bigint }>(
+    tx,
+    `WITH stored AS (
+       INSERT INTO state_snapshots (room_id, parent_id, entry_count) VALUES ($1, $2, $3) RETURNING snapshot_id AS id),
+     entries AS (
+       INSERT INTO state_snapshot_entries (snapshot_id, type, state_key, event_id)
+       SELECT stored.id, given.* FROM stored, unnest($4::text[], $5::text[], $6::text[]) AS given)
+     SELECT id FROM stored`,
+    [roomId, parentId, all.length, ...columnsOf(all.slice(0, ENTRY_CHUNK))],
+  );
+  if (!row) throw new Error("PostgreSQL gave no snapshot id");
+  noteStored(tx, row.id);
+  for (let start = ENTRY_CHUNK; start < all.length; start += ENTRY_CHUNK) {
     await execute(
       tx,
       `INSERT INTO state_snapshot_entries (snapshot_id, type, state_key, event_id)
        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])`,
-      [snapshotId, keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey), chunk.map(([, id]) => id)],
+      [row.id, ...columnsOf(all.slice(start, start + ENTRY_CHUNK))],
     );
   }
+  return row.id;
+}
+
+function columnsOf(entries: readonly Entry[]): readonly unknown[] {
+  const keys = entries.map(([key]) => splitStateKey(key));
+  return [keys.map(([type]) => type), keys.map(([, stateKey]) => stateKey), entries.map(([, eventId]) => eventId)];
 }
 
 /** Copies the links' entries, those of the first link over those of the next, and none over the snapshot's own. */

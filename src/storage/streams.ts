@@ -199,15 +199,28 @@ export async function appendCurrentStateDeltas(
   { streamId, roomId }: { readonly streamId: bigint; readonly roomId: RoomId },
   changes: readonly StateKeyChange[],
 ): Promise<void> {
+  await appendDeltasAtPositions(
+    tx,
+    roomId,
+    changes.map((change) => ({ ...change, streamId })),
+  );
+}
+
+/** The same for changes that have positions of their own. */
+export async function appendDeltasAtPositions(
+  tx: Connection,
+  roomId: RoomId,
+  changes: readonly (StateKeyChange & { readonly streamId: bigint })[],
+): Promise<void> {
   const keys = changes.map(({ key }) => splitStateKey(key));
   await execute(
     tx,
-    `INSERT INTO current_state_delta_stream (stream_id, room_id, type, state_key, event_id, previous_event_id)
-     SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[])
+    `INSERT INTO current_state_delta_stream (room_id, stream_id, type, state_key, event_id, previous_event_id)
+     SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
      ON CONFLICT (stream_id, room_id, type, state_key) DO NOTHING`,
     [
-      streamId,
       roomId,
+      changes.map(({ streamId }) => streamId),
       keys.map(([type]) => type),
       keys.map(([, stateKey]) => stateKey),
       changes.map(({ eventId }) => eventId),

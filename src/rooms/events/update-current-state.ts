@@ -15,7 +15,7 @@ import { loadMemberships } from "../../storage/member-events.ts";
 import { forgetUnsharedDeviceLists } from "../../storage/remote-device-lists.ts";
 import { setCurrentSnapshot } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
-import { appendCurrentStateDeltas, appendLocalMembership } from "../../storage/streams.ts";
+import { appendDeltasAtPositions, appendLocalMembership } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { newsForClients } from "./news-for-clients.ts";
 import { resolveStates } from "./resolve-states.ts";
@@ -77,6 +77,7 @@ async function changesToMake(
   if (partialFor === undefined || change.changes.size === 0) return change.changes;
   const arriving = new Set(unstored.map(({ eventId }) => eventId));
   const own = [...change.changes].filter(([, eventId]) => eventId !== null && arriving.has(eventId));
+  if (own.length === change.changes.size) return change.changes;
   return new Map([...(await newsForClients({ serverName: partialFor }, source, change)), ...own]);
 }
 
@@ -116,17 +117,78 @@ export async function applyCurrentState(
   if (change.snapshotId === change.previousSnapshotId) return;
   await setCurrentSnapshot(source.tx, source.roomId, change.snapshotId);
   const memberships = applied ?? (await applyMemberships(ctx, source, change));
-  const { roomId } = source;
-  await appendCurrentStateDeltas(
-    source.tx,
-    { streamId, roomId },
-    [...told].map(([key, eventId]) => ({ key, eventId, previousEventId: stateGetByKey(change.previous, key) ?? null })),
+  await tellStreams(ctx, source, [{ streamId, change, told, memberships }]);
+}
+
+/** A change of the current state with its position. */
+export interface ChangeAtPosition {
+  readonly streamId: bigint;
+  readonly change: CurrentStateChange;
+}
+
+/**
+ * The same for changes that follow upon each other in one turn, all of which are told. As many as can be are written in
+ * the statements of one, and the members of those in one order: who writes members of the room at the same time waits
+ * for us, or we for them, but never both.
+ */
+export async function applyCurrentStates(
+  ctx: RoomsContext,
+  source: StateSource,
+  changes: readonly ChangeAtPosition[],
+): Promise<void> {
+  for (const run of withoutSameMembers(changes)) {
+    const last = run.at(-1);
+    if (last === undefined) continue;
+    await setCurrentSnapshot(source.tx, source.roomId, last.change.snapshotId);
+    const all = new Map(run.flatMap(({ change }) => [...change.changes]));
+    const applied = new Map(
+      (await applyMemberships(ctx, source, { changes: all })).map((one) => [one.userId, one] as const),
+    );
+    const told = run.map(({ streamId, change }) => {
+      const memberships = [...memberChanges(change.changes).keys()].flatMap((userId) => applied.get(userId) ?? []);
+      return { streamId, change, told: change.changes, memberships };
+    });
+    await tellStreams(ctx, source, told);
+  }
+}
+
+/** Of a member who leaves and joins again, each change has effects of its own: the devices that we knew are forgotten. */
+function withoutSameMembers(changes: readonly ChangeAtPosition[]): readonly (readonly ChangeAtPosition[])[] {
+  const runs: ChangeAtPosition[][] = [];
+  let run: ChangeAtPosition[] = [];
+  let members = new Set<UserId>();
+  for (const one of changes) {
+    const ofChange = [...memberChanges(one.change.changes).keys()];
+    if (ofChange.some((userId) => members.has(userId))) {
+      runs.push(run);
+      [run, members] = [[], new Set()];
+    }
+    run.push(one);
+    for (const userId of ofChange) members.add(userId);
+  }
+  return [...runs, run];
+}
+
+interface ToldChange extends ChangeAtPosition {
+  readonly told: CurrentStateChange["changes"];
+  readonly memberships: readonly MembershipChange[];
+}
+
+async function tellStreams(ctx: RoomsContext, source: StateSource, changes: readonly ToldChange[]): Promise<void> {
+  const { tx, roomId } = source;
+  const deltas = changes.flatMap(({ streamId, change, told }) =>
+    [...told].map(([key, eventId]) => {
+      return { streamId, key, eventId, previousEventId: stateGetByKey(change.previous, key) ?? null };
+    }),
   );
-  for (const { userId, member } of memberships) {
-    if (serverNameOf(userId) !== ctx.serverName) continue;
-    const standing = member ?? (await standingAfterLoss(source, change, userId));
-    if (standing === undefined) continue;
-    await appendLocalMembership(source.tx, { streamId, userId, roomId, ...standing });
+  await appendDeltasAtPositions(tx, roomId, deltas);
+  for (const { streamId, change, memberships } of changes) {
+    for (const { userId, member } of memberships) {
+      if (serverNameOf(userId) !== ctx.serverName) continue;
+      const standing = member ?? (await standingAfterLoss(source, change, userId));
+      if (standing === undefined) continue;
+      await appendLocalMembership(tx, { streamId, userId, roomId, ...standing });
+    }
   }
 }
 

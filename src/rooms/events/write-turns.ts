@@ -11,7 +11,7 @@ import type { RoomsContext } from "../context.ts";
 import { serversOfRoom } from "../send/room-destinations.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
-import { applyCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+import { applyCurrentStates, type CurrentStateChange } from "./update-current-state.ts";
 
 /**
  * Writes what turns of one transaction have placed, all in one: the events with their positions in the streams, the
@@ -36,8 +36,11 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     front.moved ? [[source.roomId, front.extremities] as const] : [],
   );
   if (moved.length > 0) await setExtremitiesOfRooms(tx, new Map(moved));
-  for (const { change, turn, streamId } of entries) {
-    if (change !== undefined) await applyCurrentState(ctx, turn.source, change, { streamId, told: change.changes });
+  for (const turn of turns) {
+    const changes = entries.flatMap(({ change, streamId, turn: itsTurn }) =>
+      itsTurn === turn && change !== undefined ? [{ change, streamId }] : [],
+    );
+    if (changes.length > 0) await applyCurrentStates(ctx, turn.source, changes);
   }
   for (const { event, streamId, turn } of entries) {
     turn.source.atHand.known.set(event.eventId, { ...event, streamId });

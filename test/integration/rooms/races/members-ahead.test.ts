@@ -1,16 +1,21 @@
 import { describe, expect, it } from "vitest";
-import type { EventId, UserId } from "../../../../src/matrix/identifiers.ts";
+import type { Event } from "../../../../src/matrix/event.ts";
+import type { EventId, ServerName, UserId } from "../../../../src/matrix/identifiers.ts";
 import { splitStateKey } from "../../../../src/matrix/state.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
+import { acceptEvents } from "../../../../src/rooms/events/accept-event.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep } from "../../../../src/rooms/resync/resync-next-step.ts";
 import { addUnknownMembers, members } from "../../../../src/storage/memberships.ts";
+import { holdLock, untilWaiting } from "../../../support/hold-point.ts";
 import { completeResync, enterRoom, join, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
 
 const scene = await openScene();
 const { database, resident, sidecar } = scene;
+
+const AT_MEMBERS = /INSERT INTO current_memberships/;
 
 /** Something happens when the members are written, and the room is not locked yet. */
 function afterMembersAhead(happens: () => Promise<unknown>): RoomsContext {
@@ -48,6 +53,31 @@ describe("members that are written ahead", () => {
       await resident.leave(room, left as `@${string}`);
     });
     await finishResync(ctx, target);
+    await completeResyncIfPartial(entered);
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+  });
+
+  it("meet events of the same members that come together in no deadlock", async () => {
+    const entered = await enterRoom(scene);
+    const { room, roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const known = residentMembers(entered).toSorted() as UserId[];
+    const [first, between, last] = [known[0], known[1], known.at(-1)] as [UserId, UserId, UserId];
+    const row = `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
+      VALUES ($1, $2, 'server', 'join', '$event')`;
+    const lock = await holdLock(database, row, [roomId, between]);
+    const finished = finishResync(otherProcess(sidecar.ctx), target);
+    await untilWaiting(database, AT_MEMBERS);
+    const inputs: { readonly event: Event; readonly origin: ServerName }[] = [];
+    for (const member of [last, first]) {
+      const { event } = await resident.join(room, member, { push: false });
+      inputs.push({ event, origin: resident.serverName });
+    }
+    const accepted = acceptEvents(sidecar.ctx, inputs);
+    await untilWaiting(database, AT_MEMBERS, 2);
+    await lock.release();
+    expect(await accepted).toHaveLength(2);
+    await finished;
     await completeResyncIfPartial(entered);
     expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
   });
