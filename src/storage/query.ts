@@ -1,4 +1,5 @@
 import pg from "pg";
+import { textArrayLiteral } from "./array-literal.ts";
 import { statementErrorOf } from "./errors.ts";
 
 /** A pool, for single statements, or the client of a transaction. */
@@ -46,8 +47,12 @@ async function run<Row extends pg.QueryResultRow>(
   values: readonly unknown[],
 ): Promise<pg.QueryResult<Row>> {
   try {
-    return await c.query<Row>({ text, values: [...values], types });
+    return await c.query<Row>({ text, values: values.map(asParameter), types });
   } catch (error) {
     throw statementErrorOf(error);
   }
+}
+
+function asParameter(value: unknown): unknown {
+  return Array.isArray(value) ? (textArrayLiteral(value) ?? value) : value;
 }

@@ -1,5 +1,6 @@
 import { expect, describe, it } from "vitest";
 import { openDatabase, transaction } from "../../../src/storage/database.ts";
+import { queryRow } from "../../../src/storage/query.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
 const database = await openTestDatabase();
@@ -30,5 +31,27 @@ describe("transaction", () => {
     } finally {
       await frozen.close();
     }
+  });
+});
+
+describe("queryRow", () => {
+  it.each([
+    { list: [], what: "nothing" },
+    { list: ["", "a", "NULL", "null", null, " b ", "{c}", "d,e"], what: "what means something in a list" },
+    {
+      list: [`"`, `\\`, `\\"`, `{"a":"\\u0000\\"\\n"}`, `\u2028`],
+      what: "quotes, JSON, and what it writes in its own way",
+    },
+    { list: [`"\n\\"`, `\t`, `\u001f`, `\u007f`, null, `NULL`, `{"b":"\\""}`], what: "control characters" },
+    { list: [`\u{1F600}"`, `é`, `\u{FFFF}`], what: "more than ASCII" },
+  ])("hands PostgreSQL a list of texts as it is: $what", async ({ list }) => {
+    const row = await queryRow<{ list: string[] }>(database.pool, "SELECT $1::text[] AS list", [list]);
+    expect(row?.list).toEqual(list);
+  });
+
+  it("hands on lists of other things, and replaces what no text can hold", async () => {
+    const lists = "SELECT $1::bigint[] AS numbers, $2::boolean[] AS booleans, $3::text[] AS texts";
+    const row = await queryRow(database.pool, lists, [[1n, null], [true], [`\uD800"`, undefined]]);
+    expect(row).toEqual({ numbers: ["1", null], booleans: [true], texts: [`\uFFFD"`, null] });
   });
 });
