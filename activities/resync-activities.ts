@@ -65,7 +65,7 @@ export function createResyncActivities(ctx: RoomsContext) {
     },
 
     async finishResync(target: ActivityTarget): Promise<ResyncFinished> {
-      return await acting(ctx, "report a finished resync", () => finishResync(ctx, targetOf(target)));
+      return await acting(ctx, "report a finished resync", (signal) => finishResync(ctx, targetOf(target), signal));
     },
 
     async recordCancelled(target: ActivityTarget): Promise<void> {

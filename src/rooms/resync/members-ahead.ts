@@ -30,11 +30,12 @@ const CHUNK = 1_000;
  * members in truth, although the room's current state does not say so yet. Should the room be given up, they go again.
  *
  * @param extremity an event by whose full state the room will go, about
+ * @throws the reason of the signal
  */
 export async function writeMembersAhead(
   ctx: RoomsContext,
   target: ResyncTarget,
-  extremity: EventId,
+  { extremity, signal }: { readonly extremity: EventId; readonly signal?: AbortSignal | undefined },
 ): Promise<MembersAhead> {
   const { database } = ctx;
   const room = await loadRoom(database.pool, target.roomId);
@@ -45,8 +46,10 @@ export async function writeMembersAhead(
   const written = new Map(await leftByEarlierAttempts(ctx, target, { partialState, full }));
   const unknown = unknownMembers(ctx, partialState, full);
   for (let start = 0; start < unknown.length; start += CHUNK) {
-    const chunk = unknown.slice(start, start + CHUNK);
-    for (const [userId, eventId] of await writeChunk(ctx, target, chunk)) written.set(userId, eventId);
+    signal?.throwIfAborted();
+    const standing = await writeChunk(ctx, target, unknown.slice(start, start + CHUNK));
+    if (standing === "superseded") break;
+    for (const [userId, eventId] of standing) written.set(userId, eventId);
   }
   return { comparedWith, fullSnapshotId, written };
 }
@@ -86,11 +89,11 @@ async function writeChunk(
   ctx: RoomsContext,
   { roomId, joinEventId }: ResyncTarget,
   chunk: readonly MemberEvent[],
-): Promise<readonly MemberEvent[]> {
+): Promise<readonly MemberEvent[] | "superseded"> {
   return await commit(ctx, "write members ahead", async (tx) => {
     // Whoever gives the room up meanwhile waits, and then takes these members away too.
     const partial = await holdPartialRoom(tx, roomId);
-    if (partial?.joinEventId !== joinEventId) return [];
+    if (partial?.joinEventId !== joinEventId) return "superseded";
     const memberships = await loadMemberships(
       tx,
       chunk.map(([, eventId]) => eventId),

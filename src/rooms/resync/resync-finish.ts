@@ -34,13 +34,18 @@ export type ResyncFinished =
  * computed anew from those extremities, every event of it is stored, the room's partial rows go, and the streams tell
  * it.
  *
- * @throws FullStateUnsound
+ * @throws FullStateUnsound, and the reason of the signal, until the room is locked
  */
-export async function finishResync(ctx: RoomsContext, target: ResyncTarget): Promise<ResyncFinished> {
+export async function finishResync(
+  ctx: RoomsContext,
+  target: ResyncTarget,
+  signal?: AbortSignal,
+): Promise<ResyncFinished> {
   const replay = await replayUnlocked(ctx, target);
   if (replay === "superseded" || replay === "more") return { kind: replay };
   const [extremity = target.joinEventId] = orTheJoin(replay.extremities.current(), target.joinEventId);
-  const ahead = await writeMembersAhead(ctx, target, extremity);
+  const ahead = await writeMembersAhead(ctx, target, { extremity, signal });
+  signal?.throwIfAborted();
   if (ahead.fullSnapshotId !== null) await assertStored(ctx.database.pool, ahead.fullSnapshotId);
   return await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay, ahead }));
 }

@@ -7,6 +7,7 @@ import { acceptEvents } from "../../../../src/rooms/events/accept-event.ts";
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { nextResyncStep } from "../../../../src/rooms/resync/resync-next-step.ts";
+import { partialRoom } from "../../../../src/storage/partial-state.ts";
 import { addUnknownMembers, members } from "../../../../src/storage/memberships.ts";
 import { holdLock, untilWaiting } from "../../../support/hold-point.ts";
 import { completeResync, enterRoom, join, otherProcess, resyncUpTo } from "../../../support/race-scene.ts";
@@ -94,6 +95,18 @@ describe("members that are written ahead", () => {
     const more = { userId: "@more:gone.example", membership: "join", eventId } as const;
     expect(await addUnknownMembers(database.pool, roomId, [more])).toEqual([more.userId]);
     expect(await finishResync(otherProcess(sidecar.ctx), target)).toMatchObject({ kind: "completed" });
+    expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
+  });
+
+  it("are the last that is written where the resync is cancelled meanwhile", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const cancelled = new AbortController();
+    const ctx = afterMembersAhead(async () => cancelled.abort(new Error("cancelled by root")));
+    await expect(finishResync(ctx, target, cancelled.signal)).rejects.toThrow("cancelled by root");
+    expect(await partialRoom(database.pool, roomId)).toBeDefined();
+    await completeResync(scene, entered);
     expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));
   });
 
