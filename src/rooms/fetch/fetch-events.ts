@@ -52,23 +52,38 @@ export function intakeIntoDatabase(
  * @throws FederationFailure of the first request that failed, once all that could be fetched is stored
  */
 export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Promise<number> {
+  const intake = intakeIntoDatabase(ctx, request);
+  let failure: FederationFailure | undefined;
+  try {
+    failure = await fetchWithAncestors(ctx, request, intake);
+    const result = await intake.settle();
+    const dropped = [...result.dropped, ...holesIn(result)];
+    reportDropped(ctx, { roomId: request.roomId, server: request.server, endpoint: "/event" }, dropped);
+    request.onDropped?.(dropped);
+  } finally {
+    await intake.end();
+  }
+  const left = await notStored(ctx, request.eventIds);
+  if (left.length > 0 && failure !== undefined) throw failure;
+  return request.eventIds.length - left.length;
+}
+
+/** @returns why the first request failed that did */
+async function fetchWithAncestors(
+  ctx: RoomsContext,
+  request: EventsToFetch,
+  intake: OutlierIntake,
+): Promise<FederationFailure | undefined> {
   const asked = new Set<EventId>();
   let wanted: readonly EventId[] = await notStored(ctx, request.eventIds);
   let failure: FederationFailure | undefined;
-  const intake = intakeIntoDatabase(ctx, request);
   for (let round = 0; round < MAX_ROUNDS && wanted.length > 0; round += 1) {
     for (const id of wanted) asked.add(id);
     failure ??= await fetchInto(ctx, request, wanted, intake);
     const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
     wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
   }
-  const result = await intake.settle();
-  const dropped = [...result.dropped, ...holesIn(result)];
-  reportDropped(ctx, { roomId: request.roomId, server: request.server, endpoint: "/event" }, dropped);
-  request.onDropped?.(dropped);
-  const left = await notStored(ctx, request.eventIds);
-  if (left.length > 0 && failure !== undefined) throw failure;
-  return request.eventIds.length - left.length;
+  return failure;
 }
 
 /** Those of the ids that we have no event of. */

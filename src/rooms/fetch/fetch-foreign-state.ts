@@ -1,6 +1,5 @@
 import { FederationFailure, isServerTrouble } from "../../federation-client/failures.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
-import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StateMap } from "../../matrix/state.ts";
 import {
@@ -17,10 +16,10 @@ import type { RoomsContext } from "../context.ts";
 import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
 import { atStep, commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
-import { callOptions, fetchEvents, intakeIntoDatabase, notStored } from "./fetch-events.ts";
+import { callOptions, fetchEvents, notStored } from "./fetch-events.ts";
+import { fetchWhileCheaper, type WatchedFetch } from "./fetch-whole-state.ts";
 import { ForeignStateUnusable, stateAfterTold } from "./foreign-state.ts";
-import type { OutlierIntake } from "./outlier-intake.ts";
-import { isProvedFalse, reportDropped } from "./report-dropped.ts";
+import { isProvedFalse } from "./report-dropped.ts";
 
 export interface ForeignStateToFetch {
   readonly roomId: RoomId;
@@ -43,12 +42,6 @@ export type ForeignStateFetched =
       /** Some of what it gave was proved false: it is not merely without it. */
       readonly provedFalse: boolean;
     };
-
-/** From a tenth of the ids missing, one long `/state` is cheaper than many `/event`. */
-const WHOLE_STATE_FROM = 0.1;
-
-/** `/state` of the largest rooms takes residents minutes. */
-const STATE_TIMEOUT_MS = 10 * 60_000;
 
 /**
  * Fetches the state at an event that we lack: the ids, once, from whichever server answers; then the events that are
@@ -103,16 +96,12 @@ async function completeState(
   told: ResyncStateIds,
 ): Promise<ForeignStateFetched> {
   const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
+  const dropped: DroppedPdu[] = [];
+  const watched = { ...request, onDropped: (more: readonly DroppedPdu[]): void => void dropped.push(...more) };
   let missing = await notStored(ctx, ids);
   request.onProgress?.(missing.length);
-  const dropped: DroppedPdu[] = [];
-  const onDropped = (more: readonly DroppedPdu[]): void => void dropped.push(...more);
-  if (missing.length >= ids.length * WHOLE_STATE_FROM && missing.length > 1) {
-    await fetchWholeStateOrSome(ctx, { ...request, onDropped }, missing);
-    missing = await notStored(ctx, missing);
-    request.onProgress?.(missing.length);
-  }
-  await fetchOneByOne(ctx, { ...request, onDropped }, missing);
+  missing = await fetchWhileCheaper(ctx, watched, { missing, total: ids.length });
+  await fetchOneByOne(ctx, watched, missing);
   missing = await notStored(ctx, missing);
   request.onProgress?.(missing.length);
   if (missing.length === 0) return await confirmState(ctx, request, told);
@@ -132,10 +121,6 @@ function reasonOf(missing: readonly EventId[], dropped: readonly DroppedPdu[]): 
 
 function describeDropped({ eventId, reason }: DroppedPdu): string {
   return `${eventId ?? "an event"}: ${reason}`;
-}
-
-interface WatchedFetch extends ForeignStateToFetch {
-  readonly onDropped: (dropped: readonly DroppedPdu[]) => void;
 }
 
 /** That the server has no such event is part of what it gave; any other failure leaves the rest to another server. */
@@ -164,53 +149,6 @@ async function askForStateIds(ctx: RoomsContext, request: ForeignStateToFetch): 
   const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
   await atStep(ctx, "store state ids", () => saveResyncStateIds(ctx.database.pool, told));
   return told;
-}
-
-/** A server that can't give the whole state at once, its room being too large for it, may still give it piece by piece. */
-async function fetchWholeStateOrSome(
-  ctx: RoomsContext,
-  request: WatchedFetch,
-  missing: readonly EventId[],
-): Promise<void> {
-  try {
-    await fetchWholeState(ctx, request, missing);
-  } catch (error) {
-    if (!(error instanceof FederationFailure) || error.kind !== "refused" || (error.status ?? 0) < 500) throw error;
-    ctx.logger.info({ err: error, roomId: request.roomId }, "a server could not give a whole state at once");
-  }
-}
-
-/** An answer that breaks off is no whole state, but what had come until then is kept. */
-async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing: readonly EventId[]): Promise<void> {
-  const { roomId, rules, server } = request;
-  const wanted = new Set(missing);
-  const intake = intakeIntoDatabase(ctx, { roomId, rules, wanted });
-  try {
-    await streamState(ctx, request, { intake, expected: missing.length });
-  } catch (error) {
-    if (error instanceof FederationFailure) await intake.settle();
-    throw error;
-  }
-  const { dropped } = await intake.settle();
-  reportDropped(ctx, { roomId, server, endpoint: "/state" }, dropped);
-  request.onDropped(dropped);
-}
-
-async function streamState(
-  ctx: RoomsContext,
-  request: WatchedFetch,
-  { intake, expected }: { readonly intake: OutlierIntake; readonly expected: number },
-): Promise<void> {
-  const { roomId, eventId, server, signal, onProgress } = request;
-  let arrived = 0;
-  const onEvent = (_kind: "state" | "auth_chain", pdu: JsonValue): Promise<void> | undefined => {
-    signal?.throwIfAborted();
-    arrived += 1;
-    if (arrived % 500 === 0) onProgress?.(Math.max(0, expected - arrived));
-    return intake.add(pdu);
-  };
-  const options = { ...callOptions(signal), timeoutMs: STATE_TIMEOUT_MS };
-  await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
 }
 
 /**

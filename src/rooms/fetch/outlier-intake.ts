@@ -53,6 +53,11 @@ export interface OutlierIntake {
   add(pdu: JsonValue, onRead?: OnRead): Promise<void> | undefined;
   /** Handles what was added so far and reports the whole; more may be added afterwards. */
   settle(): Promise<OutlierIntakeResult>;
+  /**
+   * To be called in any case, also when the answer broke off: what waits takes room from other answers. Nothing is handed
+   * on afterwards.
+   */
+  end(): Promise<void>;
 }
 
 interface AddedPdu {
@@ -121,6 +126,7 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
         drop(rings.map((eventId) => ({ kind: "ring", eventId, reason: RING })));
         return { ...result, dropped };
       }),
+    end: () => judge.end(turn),
   };
 }
 
@@ -131,6 +137,8 @@ interface JudgeInTurn {
   /** Events that passed checks 1 to 3. */
   take(events: readonly Event[]): Promise<void>;
   settle(): Promise<Omit<OutlierIntakeResult, "dropped"> & { readonly rings: readonly EventId[] }>;
+  /** Lets go what waits; settles when what is under way has ended too, and what it has made to be stored. */
+  end(underWay: Promise<void>): Promise<void>;
 }
 
 /** Check 4: an event that lacks auth events waits for them, and is judged when the last one of them has been. */
@@ -183,6 +191,12 @@ function judgeInTurn(ctx: RoomsContext, { roomId, rules, keep }: OutlierIntakeOp
       await storing;
       const { rings, undecided, missing: missingAuthEvents } = waiting.stillWaiting();
       return { kept, rings, undecided, missingAuthEvents, letGo };
+    },
+    async end(underWay) {
+      waiting.end();
+      // Why one of them failed was told to whoever added or settled.
+      await underWay.catch(() => undefined);
+      await storing.catch(() => undefined);
     },
   };
 }

@@ -6,11 +6,14 @@ import { jsonWeight } from "../../matrix/json-weight.ts";
 
 const MIB = 1024 * 1024;
 
-/** As texts, honest events weigh one KiB or so each. */
+/** All that waits in this process may weigh so much. As texts, honest events weigh a KiB or so each. */
 const MAX_WEIGHT = 64 * MIB;
 
-/** Kept free for what others wait for: without it, these could never be judged. */
-const RESERVE = 8 * MIB;
+/** Of one answer, so much may wait in any case: others may be hostile, and slow. */
+const OWN_WEIGHT = MIB;
+
+/** And so much of what others wait for: an auth chain makes room again. */
+const RESERVE = 7 * MIB;
 
 /** What a waiting event takes beside its text, and a missing one beside its id, about. */
 const WAITING = 400;
@@ -60,10 +63,12 @@ export interface WaitingOutliers {
   missing(): ReadonlySet<EventId>;
   /** To be asked when nothing is ready. */
   stillWaiting(): StillWaiting;
+  /** Lets all go that still waits, and holds nothing any more. */
+  end(): void;
 }
 
 export function createWaitingOutliers(roomId: RoomId): WaitingOutliers {
-  const held: Held = { waiting: new Map(), lacked: new Map(), ready: [], weight: 0 };
+  const held: Held = { waiting: new Map(), lacked: new Map(), ready: [], weight: 0, reserve: RESERVE, ended: false };
   return {
     has: (eventId) => held.waiting.has(eventId),
     hold: (event, absent) => hold(held, event, absent),
@@ -71,30 +76,49 @@ export function createWaitingOutliers(roomId: RoomId): WaitingOutliers {
     takeReady: (most, maxWeight) => takeReady(held, { roomId, most, maxWeight }),
     missing: () => missing(held),
     stillWaiting: () => stillWaiting(held),
+    end: () => end(held),
   };
 }
+
+/** Of all answers that are taken in. */
+let weightInProcess = 0;
 
 interface Held {
   readonly waiting: Map<EventId, WaitingEvent>;
   readonly lacked: Map<EventId, MissingEvent>;
   readonly ready: WaitingEvent[];
   weight: number;
+  /** What is left of {@link RESERVE}. */
+  reserve: number;
+  ended: boolean;
+}
+
+function weigh(held: Held, weight: number): void {
+  held.weight += weight;
+  weightInProcess += weight;
 }
 
 function hold(held: Held, { eventId, pdu }: Event, absent: readonly EventId[]): boolean {
-  if (held.weight > MAX_WEIGHT + (held.lacked.has(eventId) ? RESERVE : 0)) return false;
-  const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
   const text = Buffer.from(stringifyJson(pdu));
+  if (held.ended || !hasRoom(held, eventId, WAITING + text.length)) return false;
+  const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
   const one: WaitingEvent = { eventId, text, weight: jsonWeight(pdu), lacks, lacking: lacks.length };
   for (const { waiting } of lacks) waiting.push(one);
   held.waiting.set(eventId, one);
-  held.weight += WAITING + text.length;
+  weigh(held, WAITING + text.length);
+  return true;
+}
+
+function hasRoom(held: Held, eventId: EventId, weight: number): boolean {
+  if (weightInProcess + weight <= MAX_WEIGHT || held.weight + weight <= OWN_WEIGHT) return true;
+  if (!held.lacked.has(eventId) || held.reserve < weight) return false;
+  held.reserve -= weight;
   return true;
 }
 
 function letGo(held: Held, { eventId, text }: WaitingEvent): void {
   held.waiting.delete(eventId);
-  held.weight -= WAITING + text.length;
+  weigh(held, -(WAITING + text.length));
 }
 
 function missingEvent(held: Held, eventId: EventId): MissingEvent {
@@ -102,12 +126,12 @@ function missingEvent(held: Held, eventId: EventId): MissingEvent {
   if (known !== undefined) return known;
   const lacked: MissingEvent = { eventId, waiting: [] };
   held.lacked.set(eventId, lacked);
-  held.weight += MISSING + eventId.length;
+  weigh(held, MISSING + eventId.length);
   return lacked;
 }
 
 function forgetMissing(held: Held, eventId: EventId): void {
-  if (held.lacked.delete(eventId)) held.weight -= MISSING + eventId.length;
+  if (held.lacked.delete(eventId)) weigh(held, -(MISSING + eventId.length));
 }
 
 function arrived(held: Held, eventIds: Iterable<EventId>): void {
@@ -168,4 +192,12 @@ function forgetWhatNobodyLacks(held: Held): void {
     if (left.length === 0) forgetMissing(held, lacked.eventId);
     else lacked.waiting = left;
   }
+}
+
+function end(held: Held): void {
+  held.ended = true;
+  weigh(held, -held.weight);
+  held.waiting.clear();
+  held.lacked.clear();
+  held.ready.length = 0;
 }

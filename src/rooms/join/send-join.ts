@@ -82,10 +82,7 @@ export async function sendJoin(
   const parts = takeParts(ctx, { server, roomId, ours, rules }, refuse);
   const onEvent: OnEvent = (kind, pdu) => parts.add(kind, pdu);
   const call = { roomId, eventId: ours.eventId, pdu: ours.pdu, omitMembers: true, onEvent };
-  const summary = await atStep(ctx, "send a join", () =>
-    ctx.federation.sendJoin(server, call, { ignoreBackOff: true }),
-  );
-  const { result, told } = await parts.settle();
+  const { summary, result, told } = await takeAnswer(ctx, server, { parts, call });
   checkCreateEvents({ ...told, roomId, rules, result }, refuse);
   checkJudges(told.judges, result, refuse);
   if (!summary.membersOmitted && !told.ofResident) refuse("is said to be whole, and has no member of its own server");
@@ -102,10 +99,33 @@ export async function sendJoin(
   };
 }
 
+type SendJoinCall = Parameters<RoomsContext["federation"]["sendJoin"]>[1];
+
+async function takeAnswer(
+  ctx: RoomsContext,
+  server: ServerName,
+  { parts, call }: { readonly parts: AnswerParts; readonly call: SendJoinCall },
+): Promise<{ readonly summary: SendJoinSummary } & TakenAnswer> {
+  try {
+    const summary = await atStep(ctx, "send a join", () =>
+      ctx.federation.sendJoin(server, call, { ignoreBackOff: true }),
+    );
+    return { summary, ...(await parts.settle()) };
+  } finally {
+    await parts.end();
+  }
+}
+
+interface TakenAnswer {
+  readonly result: OutlierIntakeResult;
+  readonly told: ToldEvents;
+}
+
 interface AnswerParts {
   /** Takes one event of the answer; the promise is the answer's back-pressure. */
   add: OnEvent;
-  settle(): Promise<{ readonly result: OutlierIntakeResult; readonly told: ToldEvents }>;
+  settle(): Promise<TakenAnswer>;
+  end(): Promise<void>;
 }
 
 interface ToldEvents {
@@ -176,6 +196,7 @@ function takeParts(ctx: RoomsContext, { server, roomId, ours, rules }: JoinMade,
         told: { outliers, creates: [...creates.values()], stateIds, unreadableState, ofResident, judges },
       };
     },
+    end: () => intake.end(),
   };
 }
 

@@ -1,0 +1,98 @@
+import { afterEach, describe, expect, it } from "vitest";
+import type { EventId } from "../../../src/matrix/identifiers.ts";
+import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { createWaitingOutliers } from "../../../src/rooms/fetch/waiting-outliers.ts";
+import { aPdu } from "../../support/a-pdu.ts";
+import { completeResync, join } from "../../support/race-scene.ts";
+import type { HostedRoom } from "../../resident/hosted-room.ts";
+import type { Endpoint } from "../../resident/trouble.ts";
+import { openScene } from "../../support/scene.ts";
+
+const scene = await openScene();
+const { resident, sidecar } = scene;
+afterEach(() => resident.clearTrouble());
+
+/** More than one answer may hold where there is no room, and several times what is checked at once. */
+const MEMBERS = 1_600;
+
+interface RoomOfNewRules {
+  readonly room: HostedRoom;
+  /** By these all of its members joined. They have been replaced: the auth chain alone has them. */
+  readonly oldRules: EventId;
+}
+
+async function hostRoom(label: string): Promise<RoomOfNewRules> {
+  const room = resident.hostRoom({ members: MEMBERS, servers: 5, label });
+  const oldRules = resident.fullState(room).get(stateKeyOf("m.room.join_rules", "")) ?? "$none";
+  const content = { join_rule: "public", "org.example.replaced": true };
+  await resident.sendState(room, { type: "m.room.join_rules", content }, { push: false });
+  await resident.sendMessage(room, resident.founder, "The state before this one is asked for", { push: false });
+  return { room, oldRules };
+}
+
+function asked(endpoint: Endpoint, { roomId }: HostedRoom): number {
+  const ofRoom = resident.front.requests.filter(({ uri }) => uri.includes(encodeURIComponent(roomId)));
+  return ofRoom.filter((request) => request.endpoint === endpoint).length;
+}
+
+/** The event whose state is asked for is not part of it. */
+const ITSELF = 1;
+
+const askedForEvents = (): number => resident.front.requests.filter(({ endpoint }) => endpoint === "event").length;
+
+/** Joins the room without a word of its old rules, and repairs it. */
+async function joinAndResync({ room, oldRules }: RoomOfNewRules): Promise<void> {
+  resident.trouble({ kind: "lie", lie: "missing-auth", eventId: oldRules, at: "send_join" });
+  const { eventId } = await join(scene, sidecar.ctx, room);
+  const target = { roomId: room.roomId, joinEventId: eventId };
+  await completeResync(scene, { room, roomId: room.roomId, target });
+}
+
+/** Another answer's events wait, and take all the room that there is. */
+function leaveNoRoom({ rules }: HostedRoom): () => void {
+  const roomId = "!hostile:example.org";
+  const hostile = createWaitingOutliers(roomId);
+  let count = 0;
+  const hold = (body: string): boolean => {
+    count += 1;
+    const event = {
+      eventId: `$large${count}`,
+      roomId,
+      pdu: aPdu(rules, { content: { body } }),
+      rejected: false,
+    } as const;
+    return hostile.hold(event, [`$missing${count}`]);
+  };
+  // First large ones, then small ones into what is left.
+  for (const size of [1024 * 1024, 8 * 1024]) {
+    const body = "x".repeat(size);
+    while (hold(body));
+  }
+  return () => hostile.end();
+}
+
+describe("a state whose auth chain comes last, while its members need it,", () => {
+  it("is whole after one /state, without an /event for any of it", async () => {
+    const hosted = await hostRoom("auth chain last");
+    const before = askedForEvents();
+    await joinAndResync(hosted);
+    expect([asked("state", hosted.room), askedForEvents() - before]).toEqual([1, ITSELF]);
+  });
+
+  it("is asked for once more where there was no room to wait, and not event by event", async () => {
+    const hosted = await hostRoom("auth chain last, no room");
+    const before = askedForEvents();
+    const end = leaveNoRoom(hosted.room);
+    await joinAndResync(hosted);
+    end();
+    expect([asked("state", hosted.room), askedForEvents() - before]).toEqual([2, ITSELF]);
+  });
+
+  it("makes a full join whole at once", async () => {
+    const { room } = await hostRoom("auth chain last, full");
+    resident.trouble({ kind: "full-join" });
+    const joined = await join(scene, sidecar.ctx, room);
+    expect(joined.partial).toBe(false);
+    expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
