@@ -169,7 +169,9 @@ const makeRoom: Deed = {
     const guest = resident.front.user;
     await insist("an invitation", () => alice.post(inRoom({ roomId }, "invite"), { user_id: guest }));
     const joined = await insist("a join by another server", () => visitorJoins(stage, roomId as RoomId));
-    const members = await alice.get<{ joined: object }>(inRoom({ roomId }, "joined_members"));
+    const members = await insist("the members", () =>
+      alice.get<{ joined: object }>(inRoom({ roomId }, "joined_members")),
+    );
     const state = await insist("the state", () => alice.fullState(roomId));
     return {
       invited: state.has(`m.room.member\u001f${guest}`),

@@ -46,6 +46,8 @@ const showPresence: Deed = {
     } finally {
       await lane.shiftClock(0);
     }
+    const told = (): readonly string[] => typesOf(resident.received.edus.filter(isAbout(alice.userId, room)));
+    await until("the resident knows", async () => told().length === 3);
     return {
       receipts: await rowsOf(lane, "receipts", room),
       marker: await insist("the marker", () =>
@@ -54,10 +56,13 @@ const showPresence: Deed = {
           .then(({ event_id: id }) => id === read),
       ),
       data: await insist("the data", () => alice.get(`user/${me}/account_data/org.example`)),
-      told: [...new Set(resident.received.edus.filter(isAbout(alice.userId, room)).map(({ type }) => type))].toSorted(),
+      told: told(),
     };
   },
 };
+
+const typesOf = (edus: readonly { readonly type: string }[]): readonly string[] =>
+  [...new Set(edus.map(({ type }) => type))].toSorted();
 
 const isAway = (presence: string): boolean => presence !== "online";
 
@@ -122,16 +127,22 @@ const keepDevices: Deed = {
   },
 };
 
-/** The resident's user has a device, and says so. */
+/** The resident's user has a device, and says so; then says something from which it shows that we missed a change. */
 async function giveDevice(stage: Stage): Promise<UserId> {
   const { resident } = stage;
   const { user } = resident.front;
   const devices = { FRIEND: deviceKeysOf({ userId: user, deviceId: "FRIEND" }) };
   const times = Array.from({ length: 20 }, (_, index) => oneTimeKeys(`${stage.label}-${index}`));
-  const streamId = (resident.world.deviceLists.get(user)?.streamId ?? 1) + 1;
+  const before = resident.world.deviceLists.get(user)?.streamId ?? 1;
+  const streamId = before + 3;
   resident.world.deviceLists.set(user, { streamId, devices, oneTimeKeys: { FRIEND: times } });
-  const update = { user_id: user, device_id: "FRIEND", stream_id: streamId, prev_id: [streamId - 1] };
-  await tell(stage, { edus: [edu("m.device_list_update", { ...update, keys: devices.FRIEND })] });
+  for (const [id, previous] of [
+    [before + 1, before],
+    [streamId, streamId - 1],
+  ] as const) {
+    const update = { user_id: user, device_id: "FRIEND", stream_id: id, prev_id: [previous] };
+    await tell(stage, { edus: [edu("m.device_list_update", { ...update, keys: devices.FRIEND })] });
+  }
   return user;
 }
 
