@@ -49,7 +49,9 @@ interface Delivery {
 
 async function readRests(delivery: Delivery): Promise<void> {
   const now = delivery.ctx.now();
-  if (now - delivery.restsReadAt < BACK_OFFS_FRESH_MS) return;
+  // A clock that was set back makes what was read last lie ahead, and rests of our own last for hours.
+  const age = now - delivery.restsReadAt;
+  if (age >= 0 && age < BACK_OFFS_FRESH_MS) return;
   for (const [server, until] of delivery.restingUntil) {
     // All but the short rests of our own making are read anew: another process may have lifted one.
     if (until <= now || until > now + AFTER_OWN_TROUBLE_MS) delivery.restingUntil.delete(server);
