@@ -1,13 +1,19 @@
 import { purgeRoomOfUsers, type RoomPurged, type RoomToPurge } from "../rooms/join/purge-room.ts";
+import { countOwedOfRoom, loadRoomPurge } from "../storage/room-purges.ts";
 import type { OperatorContext } from "./context.ts";
 import { requireKnownRoom } from "./known-room.ts";
 
 /**
- * Makes all of our users leave the room, and deletes what we hold of it.
+ * Makes all of our users leave the room, and deletes what we hold of it. As long as something is left of a purge, the
+ * room may be purged again: the answer to the first request may have been lost.
  *
  * @throws MatrixError 404 for a room that we hold nothing of
  */
 export async function purgeKnownRoom(ctx: OperatorContext, request: RoomToPurge): Promise<RoomPurged> {
-  await requireKnownRoom(ctx, request.roomId);
+  const { pool } = ctx.database;
+  const { roomId } = request;
+  const purgedAt = (await loadRoomPurge(pool, roomId))?.purgedAt ?? null;
+  if (purgedAt !== null) return { left: [], notLeft: [], owed: await countOwedOfRoom(pool, roomId) };
+  await requireKnownRoom(ctx, roomId);
   return await purgeRoomOfUsers(ctx, request);
 }

@@ -17,9 +17,10 @@ export interface RoomToLeave {
 /**
  * Takes one of our users out of a room, declines an invitation or takes a knock back. Never waits for a full state: a
  * leave is allowed by the user's own membership, which we know. Whoever is joined needs no other server for it
- * (docs/decisions/014-leaving-without-send-leave.md).
+ * (docs/decisions/014-leaving-without-send-leave.md). Whoever has left already is answered the same, as the answer to the
+ * first request may have been lost.
  *
- * @throws MatrixError `M_NOT_FOUND` where the user has nothing to leave
+ * @throws MatrixError `M_FORBIDDEN` for a banned user, `M_NOT_FOUND` where the user has nothing to leave
  */
 export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promise<void> {
   const { userId, roomId } = request;
@@ -36,8 +37,15 @@ export async function leaveRoom(ctx: RoomsContext, request: RoomToLeave): Promis
   }
   const memberships = await localMembershipsAt(pool, userId, await currentStreamPosition(pool));
   const latest = memberships.find((one) => one.roomId === roomId);
-  if (latest?.membership !== "invite" && latest?.membership !== "knock") {
-    throw new MatrixError(404, "M_NOT_FOUND", `${userId} is not in room ${roomId}`);
+  switch (latest?.membership) {
+    case "leave":
+      return;
+    case "invite":
+    case "knock":
+      return await leaveFromOutside(ctx, { userId, roomId, content }, latest.eventId);
+    case "ban":
+      throw new MatrixError(403, "M_FORBIDDEN", `${userId} is banned from room ${roomId}`);
+    default:
+      throw new MatrixError(404, "M_NOT_FOUND", `${userId} is not in room ${roomId}`);
   }
-  await leaveFromOutside(ctx, { userId, roomId, content }, latest.eventId);
 }

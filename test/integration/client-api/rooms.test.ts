@@ -103,6 +103,21 @@ describe("membership", () => {
     expect(await membership()).toBe("leave");
   });
 
+  it("is left once however often that is asked, by whoever is or was in it and is not banned", async () => {
+    const roomId = await alice.createRoom("11", { preset: "public_chat" });
+    const leave = async (): Promise<unknown> => bob.call("POST", at(roomId, "leave"));
+    expect(await leave()).toMatchObject({ status: 404, body: { errcode: "M_NOT_FOUND" } });
+    await join(bob, roomId);
+    expect(await leave()).toMatchObject({ status: 200, body: {} });
+    const latest = async (): Promise<unknown> =>
+      (await alice.ok("GET", at(roomId, "messages"), { query: { dir: "b", limit: "1" } })).chunk[0].event_id;
+    const left = await latest();
+    expect(await leave()).toMatchObject({ status: 200, body: {} });
+    expect(await latest()).toBe(left);
+    await alice.ok("POST", at(roomId, "ban"), { body: { user_id: bob.userId } });
+    expect(await leave()).toMatchObject({ status: 403, body: { errcode: "M_FORBIDDEN" } });
+  });
+
   it("shows a room to its members alone, and to those who left it as it was", async () => {
     const roomId = await alice.createRoom("11", { preset: "public_chat" });
     for (const place of ["state", "members", "joined_members", "messages?dir=b", "state/m.room.create/"]) {
