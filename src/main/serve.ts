@@ -78,9 +78,9 @@ async function openListeners(
   apps: { readonly client: express.Express; readonly federation: express.Express },
   { shutdown, logger }: { readonly shutdown: Shutdown; readonly logger: Logger },
 ): Promise<{ readonly clientUrl: string; readonly federationUrl: string }> {
-  const open = async (name: string, listening: Promise<Listener>): Promise<string> => {
+  const open = async (name: string, listening: Promise<Listener>, together = true): Promise<string> => {
     const listener = await listening;
-    shutdown.add({ name, stop: () => listener.close() });
+    shutdown.add({ name, stop: () => listener.close(), together });
     return listener.url;
   };
   return {
@@ -93,6 +93,7 @@ async function openListeners(
         maxConnections: MAX_FEDERATION_CONNECTIONS,
         logger,
       }),
+      false,
     ),
     clientUrl: await open(
       "client listener",
@@ -140,15 +141,15 @@ export async function serve(config: Config, { reach }: { readonly reach?: Reach 
       { shutdown, logger },
     );
     const delivery = startOutboxDelivery(ctx);
-    shutdown.add({ name: "delivery", stop: () => delivery.stop() });
+    shutdown.add({ name: "delivery", stop: () => delivery.stop(), together: true });
     const pushes = startAppservicePushes(ctx);
-    shutdown.add({ name: "pushes to application services", stop: () => pushes.stop() });
+    shutdown.add({ name: "pushes to application services", stop: () => pushes.stop(), together: true });
     const waiting = startReceivingWaitingPdus(ctx);
-    shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop() });
+    shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop(), together: true });
     const expiring = startExpiring(client.context);
-    shutdown.add({ name: "expiring typing and presence", stop: () => expiring.stop() });
+    shutdown.add({ name: "expiring typing and presence", stop: () => expiring.stop(), together: true });
     const forgetting = startForgettingTransactions(ctx);
-    shutdown.add({ name: "forgetting old transactions", stop: () => forgetting.stop() });
+    shutdown.add({ name: "forgetting old transactions", stop: () => forgetting.stop(), together: true });
     logger.info(urls, "listening");
     reportReady(urls);
     const failure = "could not register the search attributes yet";

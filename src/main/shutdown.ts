@@ -4,10 +4,18 @@ import type { Logger } from "pino";
 export interface Part {
   readonly name: string;
   readonly stop: () => Promise<void> | void;
+  /** Ends at the same time as the part that began before it: each may need seconds, and all have ten. */
+  readonly together?: boolean;
 }
 
 /** How long a process may take from the signal to its end. */
 const SHUTDOWN_MS = 10_000;
+
+/** Takes off the last part, and those that end together with it. */
+function takeLast(parts: Part[]): readonly Part[] {
+  const first = parts.findLastIndex(({ together = false }) => !together);
+  return parts.splice(Math.max(0, first));
+}
 
 async function stopPart(part: Part, logger: Logger): Promise<void> {
   try {
@@ -48,8 +56,8 @@ export function createShutdown(logger: Logger): Shutdown {
       logger.error("stopping took too long; cut off");
       process.exit(1);
     }, SHUTDOWN_MS).unref();
-    for (let part = parts.pop(); part !== undefined; part = parts.pop()) {
-      await stopPart(part, logger);
+    while (parts.length > 0) {
+      await Promise.all(takeLast(parts).map((part) => stopPart(part, logger)));
     }
     ended = true;
     resolve();

@@ -5,6 +5,7 @@ import { startOutboxDelivery } from "../../../src/rooms/send/deliver-outbox.ts";
 import type { OutboxDelivery, OutboxDeliveryOptions } from "../../../src/rooms/send/deliver-outbox.ts";
 import type { RoomsContext } from "../../../src/rooms/context.ts";
 import { transaction } from "../../../src/storage/database.ts";
+import { openDestinationLocks } from "../../../src/storage/destination-locks.ts";
 import { listBackOffs, storeBackOff } from "../../../src/storage/destinations.ts";
 import { insertTimelineEvent } from "../../../src/storage/events.ts";
 import { addToOutbox } from "../../../src/storage/outbox.ts";
@@ -152,6 +153,24 @@ describe("startOutboxDelivery", () => {
     await sleep(400);
     expect(server.seen.length).toBe(1);
     expect(await lengthOfList(server.name)).toBe(1);
+  });
+
+  it("leaves no server alone for an hour because the clock was set back by one", async () => {
+    const roomId = await aStoredRoom(database);
+    const [server, other] = [await startServer(ok), await startServer(ok)];
+    const locks = openDestinationLocks(database);
+    const unlock = await locks.tryLock(server.name);
+    let aheadMs = 60 * 60_000;
+    await post(roomId, "hello", server.name, other.name);
+    deliver({ ...aContext(), now: () => Date.now() + aheadMs });
+    // By then it has found that another process sends to the first.
+    await expect.poll(() => other.seen.length).toBe(1);
+    await expectEmptyList(other.name);
+    aheadMs = 0;
+    await unlock?.();
+    await locks.close();
+    await post(roomId, "and again", other.name);
+    await expectEmptyList(server.name);
   });
 
   it("sends to a server from one process at a time, and nothing twice", async () => {
