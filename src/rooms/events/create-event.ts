@@ -1,4 +1,5 @@
 import { MatrixError } from "../../federation-api/matrix-error.ts";
+import type { Event } from "../../matrix/event.ts";
 import type { StateMap } from "../../matrix/state.ts";
 import type { Connection } from "../../storage/database.ts";
 import type { StoredEvent } from "../../storage/events.ts";
@@ -8,10 +9,10 @@ import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import { knownAuthEventIds } from "./known-auth-events.ts";
-import { openTurn, stateBehindInTurn, type RoomTurn } from "./room-turn.ts";
+import { openTurn, stateBehindInTurn, type Behind, type RoomTurn } from "./room-turn.ts";
 
 /** The event of a draft is refused by the auth rules: its sender is told which one, and nothing is stored. */
-function refused(rejection: string): MatrixError {
+export function refused(rejection: string): MatrixError {
   return new MatrixError(403, "M_FORBIDDEN", `The room does not allow this: ${rejection}`);
 }
 
@@ -38,19 +39,35 @@ export async function createEventWithin(
   draft: EventDraft,
   also?: (tx: Connection, stored: StoredEvent) => Promise<void>,
 ): Promise<StoredEvent> {
-  const turn = await openTurn(ctx, tx, draft.roomId, []);
-  if (turn === undefined || turn.front.currentSnapshotId === null) {
-    throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
-  }
-  const prevEvents = latestEvents(turn);
-  const { before } = await stateBehindInTurn(turn, prevEvents);
-  const authEvents = await authEventsFor(turn, draft, before.state);
-  const event = buildEvent(draft, { prevEvents, authEvents, now: draft.at ?? ctx.now() }, turn.source.rules, ctx);
+  const { turn, event } = await makeEvent(ctx, tx, draft);
   const own = { event, origin: ctx.serverName };
   const stored = await acceptInTurn(ctx, turn, also === undefined ? own : { ...own, also });
   if (stored.rejection !== null) throw refused(stored.rejection);
   if (stored.softFailed) throw refused("the room's current state does not allow it");
   return stored;
+}
+
+interface MadeEvent extends Behind {
+  /** The room, which is locked, and where nothing is placed yet. */
+  readonly turn: RoomTurn;
+  readonly event: Event;
+}
+
+/**
+ * The signed event of a draft behind the room's forward extremities, which is neither judged nor placed yet.
+ *
+ * @throws MatrixError `M_NOT_FOUND` where we are not in the room
+ */
+export async function makeEvent(ctx: RoomsContext, tx: Connection, draft: EventDraft): Promise<MadeEvent> {
+  const turn = await openTurn(ctx, tx, draft.roomId, []);
+  if (turn === undefined || turn.front.currentSnapshotId === null) {
+    throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
+  }
+  const prevEvents = latestEvents(turn);
+  const behind = await stateBehindInTurn(turn, prevEvents);
+  const authEvents = await authEventsFor(turn, draft, behind.before.state);
+  const event = buildEvent(draft, { prevEvents, authEvents, now: draft.at ?? ctx.now() }, turn.source.rules, ctx);
+  return { ...behind, turn, event };
 }
 
 function latestEvents({ front, source }: RoomTurn): readonly StoredEvent[] {

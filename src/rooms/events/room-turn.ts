@@ -170,7 +170,7 @@ function areResolved({ front, source }: RoomTurn, states: ReadonlySet<bigint>): 
   return source.partialFor === undefined && states.size > 0 && statesKey(states) === front.resolvedOf;
 }
 
-interface Behind {
+export interface Behind {
   readonly before: StoredState;
   /** A prev_event is known on partial state only, so that the state behind it is. */
   readonly partial: boolean;

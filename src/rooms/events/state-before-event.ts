@@ -5,9 +5,7 @@ import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { emptyState, stateDiff, stateKeyOf, type StateMap } from "../../matrix/state.ts";
 import type { Connection, Database } from "../../storage/database.ts";
 import type { StoredEvent } from "../../storage/events.ts";
-import { partialEventIds } from "../../storage/partial-state.ts";
 import { loadState, rememberState, storeSnapshot } from "../../storage/state-snapshots.ts";
-import type { RoomsContext } from "../context.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
 import { nearestState } from "./resolve-room-state.ts";
 import { resolveStates } from "./resolve-states.ts";
@@ -71,19 +69,6 @@ export async function stateBeforeEvent(
   if (states.length === 0) return await storeState(source, emptyState, []);
   const resolved = await resolveStates(source, states);
   return await storeState(source, resolved, stored);
-}
-
-/** The state before an event of ours that will build on these, as good as it can be known. */
-export async function stateBehind(
-  { serverName }: Pick<RoomsContext, "serverName">,
-  source: StateSource,
-  prevEvents: readonly StoredEvent[],
-): Promise<StoredState> {
-  const partial = await partialEventIds(
-    source.tx,
-    prevEvents.map(({ eventId }) => eventId),
-  );
-  return await stateBeforeEvent(partial.size > 0 ? { ...source, partialFor: serverName } : source, prevEvents);
 }
 
 /** The state after an event: a rejected or a message event leaves it as it was. */

@@ -5,20 +5,14 @@ import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { ServerName, UserId } from "../../matrix/identifiers.ts";
 import { isJsonObject } from "../../matrix/json.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { rulesOf } from "../../matrix/room-versions.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { transaction } from "../../storage/database.ts";
-import { loadEvents } from "../../storage/events.ts";
-import { partialRoom } from "../../storage/partial-state.ts";
-import { forwardExtremities, lockRoom } from "../../storage/rooms.ts";
 import { acceptEvent } from "../events/accept-event.ts";
-import { buildEvent } from "../events/build-event.ts";
 import type { EventDraft } from "../events/build-event.ts";
+import { makeEvent, refused } from "../events/create-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
 import { judgeEvent } from "../events/judge-event.ts";
-import { knownAuthEventIds } from "../events/known-auth-events.ts";
-import { stateBehind } from "../events/state-before-event.ts";
 import { inviteRoomState } from "../read/stripped-state.ts";
 
 interface Draft {
@@ -59,29 +53,11 @@ export async function inviteRemoteUser(ctx: RoomsContext, draft: EventDraft, tar
 
 async function prepare(ctx: RoomsContext, draft: EventDraft): Promise<Draft> {
   return transaction(ctx.database, async (tx) => {
-    const room = await lockRoom(tx, draft.roomId);
-    const rules = room === undefined ? undefined : rulesOf(room.roomVersion);
-    if (room === undefined || rules === undefined || room.currentSnapshotId === null) {
-      throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
-    }
-    const extremities = await loadEvents(tx, await forwardExtremities(tx, draft.roomId));
-    const prevEvents = [...extremities.values()];
-    const before = await stateBehind(ctx, { database: ctx.database, tx, roomId: draft.roomId, rules }, prevEvents);
-    const ids = await knownAuthEventIds(tx, draft, before.state, rules);
-    const authEvents = await loadEvents(tx, ids);
-    const place = { prevEvents, authEvents: ids.flatMap((id) => authEvents.get(id) ?? []), now: ctx.now() };
-    const event = buildEvent(draft, place, rules, ctx);
-    const partial = (await partialRoom(tx, draft.roomId)) !== undefined;
-    const verdict = await judgeEvent({ tx, rules, event }, { state: before.state, partial });
-    if (!verdict.allowed) {
-      throw refused(verdict.reason);
-    }
-    return { event, rules, roomState: await inviteRoomState(tx, before.snapshotId) };
+    const { turn, event, before, partial } = await makeEvent(ctx, tx, draft);
+    const verdict = await judgeEvent({ ...turn.source, event }, { state: before.state, partial });
+    if (!verdict.allowed) throw refused(verdict.reason);
+    return { event, rules: turn.source.rules, roomState: await inviteRoomState(tx, before.snapshotId) };
   });
-}
-
-function refused(reason: string): MatrixError {
-  return new MatrixError(403, "M_FORBIDDEN", `The room does not allow this: ${reason}`);
 }
 
 /** Our own event with the other server's signature: nothing else of the answer is of use. */

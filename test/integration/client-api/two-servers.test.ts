@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
+import { forwardExtremities, setForwardExtremities } from "../../../src/storage/rooms.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { startInProcessSidecar } from "../../support/in-process-sidecar.ts";
 import type { InProcessSidecar } from "../../support/in-process-sidecar.ts";
@@ -46,6 +48,16 @@ async function until(client: TestClient, wanted: (rooms: Body) => boolean): Prom
 }
 
 describe("an invitation over federation", () => {
+  it("builds on no more of the room's ends than an event may name", async () => {
+    const roomId = (await alice.createRoom("11")) as RoomId;
+    const ends: EventId[] = [];
+    for (let count = 0; count < 25; count += 1) ends.push((await alice.send(roomId, `end ${count}`)) as EventId);
+    await setForwardExtremities(databases[0].pool, roomId, ends);
+    await alice.ok("POST", at(roomId, "invite"), { body: { user_id: bob.userId } });
+    await until(bob, (rooms) => rooms.invite?.[roomId] !== undefined);
+    expect(await forwardExtremities(databases[0].pool, roomId)).toHaveLength(25 - 20 + 1);
+  });
+
   it.each(["1", "6", "11", "12"] as const)("is signed, shown and accepted (room version %s)", async (version) => {
     const roomId = await alice.createRoom(version, { name: "Tea", invite: [bob.userId], is_direct: true });
     const { invite } = await until(bob, (rooms) => rooms.invite?.[roomId] !== undefined);

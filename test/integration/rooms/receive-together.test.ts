@@ -5,6 +5,7 @@ import type { EventId, ServerName, UserId } from "../../../src/matrix/identifier
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
+import { BANNED_BY_ACL } from "../../../src/rooms/receive/server-acl.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { DatabaseUnavailable } from "../../../src/storage/errors.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
@@ -194,6 +195,20 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
     expect(state.get(stateKeyOf("m.room.name", ""))).toBe(named.eventId);
     await receive(await messages(room, 1, extremities));
     expect((await sidecar.currentState(roomId)).get(stateKeyOf("m.room.topic", ""))).toBe(late.eventId);
+  });
+
+  it("are dropped behind one of them that shuts their sender out of the room", async () => {
+    const { room, roomId } = await entered(life);
+    const before = await messages(room, 2);
+    const content = { allow: ["*"], deny: [resident.serverName.replace(/:.*/, "")] };
+    const shut = await resident.sendState(room, { type: "m.room.server_acl", content }, { push: false });
+    const behind = await messages(room, 2);
+    const results = await receive([...before, shut, ...behind]);
+    const dropped = { error: BANNED_BY_ACL };
+    const [first, second] = idsOf(behind) as [EventId, EventId];
+    expect(results).toMatchObject({ [shut.eventId]: {}, [first]: dropped, [second]: dropped });
+    expect((await loadEvents(pool, idsOf([...before, shut, ...behind]))).size).toBe(3);
+    expect(await forwardExtremities(pool, roomId)).toEqual([shut.eventId]);
   });
 
   it("end each what waits for it", async () => {
