@@ -41,8 +41,6 @@ export function hasState(
 interface OutlierToStore {
   readonly event: Event;
   readonly rejection: string | null;
-  /** The JSON as it came, to save writing it again. */
-  readonly pduText?: string;
 }
 
 export interface TimelineEventToStore {
@@ -104,15 +102,15 @@ function arrayLiteral(ids: readonly string[]): string {
 }
 
 /** Room versions before 6 allow numbers of any size and kind; the column only helps to search. */
-function timestampColumn(pdu: Pdu): string {
+function timestampColumn(pdu: Pdu): bigint {
   const value = originServerTsOf(pdu);
-  if (Number.isNaN(value)) return "0";
-  return String(Math.trunc(Math.min(Math.max(value, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)));
+  if (Number.isNaN(value)) return 0n;
+  return BigInt(Math.trunc(Math.min(Math.max(value, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER)));
 }
 
-function depthColumn(pdu: Pdu): string {
+function depthColumn(pdu: Pdu): bigint {
   const depth = depthOf(pdu);
-  return String(depth > MAX_INT8 ? MAX_INT8 : depth);
+  return depth > MAX_INT8 ? MAX_INT8 : depth;
 }
 
 function membershipColumn(pdu: Pdu): string | null {
@@ -135,7 +133,7 @@ function columnsOf(entries: readonly OutlierToStore[]): unknown[] {
     pdus.map(timestampColumn),
     pdus.map((pdu) => arrayLiteral(prevEventIds(pdu))),
     pdus.map((pdu) => arrayLiteral(authEventIds(pdu))),
-    entries.map((entry) => entry.pduText ?? stringifyJson(entry.event.pdu)),
+    pdus.map(stringifyJson),
     entries.map((entry) => entry.rejection),
   ];
 }

@@ -32,46 +32,59 @@ export async function applyMembershipChanges(
   }
   const present = changes.flatMap(({ userId, member }) => (member === null ? [] : [{ userId, ...member }]));
   if (present.length === 0) return;
+  const sorted = inOrder(present);
   await execute(
     tx,
-    `${INSERT_MEMBERS} ON CONFLICT (room_id, user_id)
+    `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
+     SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+     ON CONFLICT (room_id, user_id)
      DO UPDATE SET membership = EXCLUDED.membership, event_id = EXCLUDED.event_id
      WHERE current_memberships.event_id <> EXCLUDED.event_id`,
-    columnsOf(roomId, present),
+    [
+      roomId,
+      sorted.map((member) => member.userId),
+      sorted.map((member) => serverNameOf(member.userId) ?? ""),
+      sorted.map((member) => member.membership),
+      sorted.map((member) => member.eventId),
+    ],
   );
 }
 
-const INSERT_MEMBERS = `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
-  SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])`;
-
-function columnsOf(roomId: RoomId, present: readonly Member[]): readonly unknown[] {
-  // Who writes the same members at the same time waits for us, or we for them; in one order, never both.
-  const sorted = present.toSorted((a, b) => (a.userId < b.userId ? -1 : 1));
-  return [
-    roomId,
-    sorted.map((member) => member.userId),
-    sorted.map((member) => serverNameOf(member.userId) ?? ""),
-    sorted.map((member) => member.membership),
-    sorted.map((member) => member.eventId),
-  ];
+/** Who writes the same members at the same time waits for us, or we for them; in one order, never both. */
+function inOrder<One extends Pick<Member, "userId">>(members: readonly One[]): readonly One[] {
+  return members.toSorted((a, b) => (a.userId < b.userId ? -1 : 1));
 }
 
 /**
- * Writes members of whom nothing is known yet; others stay as they are.
+ * Writes members of whom nothing is known yet, with what their member events, which are stored, make them; others stay
+ * as they are.
  *
- * @returns those who stand there now as they are given
+ * @returns those who stand there now by the events that are given
  */
 export async function addUnknownMembers(
   tx: Connection,
   roomId: RoomId,
-  present: readonly Member[],
+  given: readonly Pick<Member, "userId" | "eventId">[],
 ): Promise<readonly UserId[]> {
-  await execute(tx, `${INSERT_MEMBERS} ON CONFLICT (room_id, user_id) DO NOTHING`, columnsOf(roomId, present));
+  const sorted = inOrder(given);
+  const userIds = sorted.map((member) => member.userId);
+  const eventIds = sorted.map((member) => member.eventId);
+  const servers = sorted.map((member) => serverNameOf(member.userId) ?? "");
+  const written = await execute(
+    tx,
+    `INSERT INTO current_memberships (room_id, user_id, server_name, membership, event_id)
+     SELECT $1, given.user_id, given.server_name, events.membership, given.event_id
+     FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS given (user_id, server_name, event_id, place)
+     JOIN events ON events.event_id = given.event_id AND events.membership IS NOT NULL
+     ORDER BY given.place ON CONFLICT (room_id, user_id) DO NOTHING`,
+    [roomId, userIds, servers, eventIds],
+  );
+  if (written === given.length) return given.map((member) => member.userId);
   const rows = await queryRows<{ userId: UserId }>(
     tx,
     `SELECT user_id AS "userId" FROM current_memberships
      JOIN unnest($2::text[], $3::text[]) AS given (user_id, event_id) USING (user_id, event_id) WHERE room_id = $1`,
-    [roomId, present.map((member) => member.userId), present.map((member) => member.eventId)],
+    [roomId, userIds, eventIds],
   );
   return rows.map((row) => row.userId);
 }

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { textArrayLiteral } from "./array-literal.ts";
+import { binaryArray } from "./binary-arrays.ts";
 import { statementErrorOf } from "./errors.ts";
 
 /** A pool, for single statements, or the client of a transaction. */
@@ -54,5 +54,5 @@ async function run<Row extends pg.QueryResultRow>(
 }
 
 function asParameter(value: unknown): unknown {
-  return Array.isArray(value) ? (textArrayLiteral(value) ?? value) : value;
+  return Array.isArray(value) ? (binaryArray(value) ?? value) : value;
 }

@@ -93,6 +93,8 @@ export async function untilWaiting(database: Database, statement: RegExp, count 
 /** The statements at which the use cases wait for each other. */
 export const AT_STREAM = /UPDATE stream_position/;
 export const AT_ROOM = /FROM rooms WHERE room_id = \$1 FOR NO KEY UPDATE/;
+/** Where members are written ahead. */
+export const AT_PARTIAL_ROOM = /FROM partial_state_rooms WHERE room_id = \$1 FOR KEY SHARE/;
 
 // ── Statements ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,6 @@
 import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
 import { emptyState, stateDiff, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
-import { loadMemberships } from "../../storage/member-events.ts";
 import { addUnknownMembers, members } from "../../storage/memberships.ts";
 import { holdPartialRoom } from "../../storage/partial-state.ts";
 import { loadRoom } from "../../storage/rooms.ts";
@@ -94,15 +93,8 @@ async function writeChunk(
     // Whoever gives the room up meanwhile waits, and then takes these members away too.
     const partial = await holdPartialRoom(tx, roomId);
     if (partial?.joinEventId !== joinEventId) return "superseded";
-    const memberships = await loadMemberships(
-      tx,
-      chunk.map(([, eventId]) => eventId),
-    );
-    const present = chunk.flatMap(([userId, eventId]) => {
-      const membership = memberships.get(eventId);
-      return membership === undefined ? [] : [{ userId, membership, eventId }];
-    });
-    const standing = new Set(await addUnknownMembers(tx, roomId, present));
+    const given = chunk.map(([userId, eventId]) => ({ userId, eventId }));
+    const standing = new Set(await addUnknownMembers(tx, roomId, given));
     return chunk.filter(([userId]) => standing.has(userId));
   });
 }

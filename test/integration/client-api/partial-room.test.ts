@@ -93,7 +93,7 @@ describe("sync of a partial room", () => {
     const user = await aUser();
     const { roomId, joinEventId: eventId, complete } = await aPartialRoom(api.ctx, user.userId);
     // As the resync's end does before the room is whole.
-    await addUnknownMembers(api.ctx.database.pool, roomId, [{ userId: CHARLIE, membership: "join", eventId }]);
+    await addUnknownMembers(api.ctx.database.pool, roomId, [{ userId: CHARLIE, eventId }]);
     const { rooms, next_batch: since } = await user.sync({ filter: LAZY });
     expect(rooms.join[roomId].summary).not.toHaveProperty(["m.heroes"]);
     await complete();

@@ -3,7 +3,7 @@ import { depthOf } from "../../../src/matrix/event.ts";
 import type { Pdu } from "../../../src/matrix/event.ts";
 import { eventIdOf } from "../../../src/matrix/hashes.ts";
 import type { EventId, RoomId, UserId } from "../../../src/matrix/identifiers.ts";
-import type { JsonObject } from "../../../src/matrix/json.ts";
+import { LosslessNumber, type JsonObject } from "../../../src/matrix/json.ts";
 import { acceptEvent } from "../../../src/rooms/events/accept-event.ts";
 import { createEvent } from "../../../src/rooms/events/create-event.ts";
 import type { InitialStateEvent } from "../../../src/rooms/send/initial-room-events.ts";
@@ -419,12 +419,10 @@ describe("numbers that JSON.parse would lose", () => {
     const event = them.complete(template, rulesFor("5"));
     await them.ask("PUT", `/_matrix/federation/v2/send_join/${roomId}/${encodeURIComponent(event.eventId)}`, event.pdu);
     const odd = { ...aPdu(rulesFor("5"), { room_id: roomId, type: "m.test", state_key: "odd" }) };
-    const text = JSON.stringify({ ...odd, content: { big: 0, float: 0 } })
-      .replace('"big":0', '"big":12345678901234567890')
-      .replace('"float":0', '"float":1.50');
+    const content = { big: new LosslessNumber("12345678901234567890"), float: new LosslessNumber("1.50") };
     const eventId = `$${"o".repeat(43)}` as const;
-    const known = { eventId, roomId, pdu: odd, rejected: false };
-    await insertOutliers(pool, [{ event: known, rejection: null, pduText: text }]);
+    const known = { eventId, roomId, pdu: { ...odd, content }, rejected: false };
+    await insertOutliers(pool, [{ event: known, rejection: null }]);
     const answer = await ask(them, `event/${eventId}`);
     expect(answer.text).toContain('"big":12345678901234567890');
     expect(answer.text).toContain('"float":1.50');

@@ -54,4 +54,18 @@ describe("queryRow", () => {
     const row = await queryRow(database.pool, lists, [[1n, null], [true], [`\uD800"`, undefined]]);
     expect(row).toEqual({ numbers: ["1", null], booleans: [true], texts: [`\uFFFD"`, null] });
   });
+
+  it.each([
+    { list: [0n, -1n, 2n ** 63n - 1n, -(2n ** 63n)], what: "to the ends of their range" },
+    { list: [], what: "none" },
+    { list: [null, null], what: "unknown ones" },
+    { list: [null, 1n], what: "some of them unknown" },
+  ])("hands PostgreSQL a list of integers as it is: $what", async ({ list }) => {
+    const row = await queryRow(database.pool, "SELECT $1::bigint[]::text[] AS list", [list]);
+    expect(row).toEqual({ list: list.map((one) => one?.toString() ?? null) });
+  });
+
+  it("refuses a text that PostgreSQL can't hold", async () => {
+    await expect(queryRow(database.pool, "SELECT $1::text[]", [["\0"]])).rejects.toThrow(/invalid byte sequence/);
+  });
 });

@@ -92,7 +92,7 @@ describe("members that are written ahead", () => {
     const member = residentMembers(entered).at(-1) as UserId;
     const eventId = (await memberRows(roomId)).get(member) as EventId;
     // As if the attempt had gone by a state with one member more.
-    const more = { userId: "@more:gone.example", membership: "join", eventId } as const;
+    const more = { userId: "@more:gone.example", eventId } as const;
     expect(await addUnknownMembers(database.pool, roomId, [more])).toEqual([more.userId]);
     expect(await finishResync(otherProcess(sidecar.ctx), target)).toMatchObject({ kind: "completed" });
     expect(await memberRows(roomId)).toEqual(await membersOfState(roomId));

@@ -10,6 +10,7 @@ import { countPartialEvents, partialEventIds, partialRoom } from "../../../../sr
 import { currentStreamPosition, unPartialStatedEvents, unPartialStatedRooms } from "../../../../src/storage/streams.ts";
 import type { RoomId } from "../../../../src/matrix/identifiers.ts";
 import {
+  AT_PARTIAL_ROOM,
   AT_ROOM,
   AT_STREAM,
   holdAtRequest,
@@ -196,7 +197,7 @@ describe("an older join's resync, as the room is joined again", () => {
     const joining = join(scene, sidecar.ctx, room);
     await untilWaiting(database, AT_STREAM);
     const finishing = finishResync(otherProcess(sidecar.ctx), target);
-    await untilWaiting(database, AT_ROOM);
+    await untilWaiting(database, AT_PARTIAL_ROOM);
     await lock.release();
     const { eventId } = await joining;
 
