@@ -41,6 +41,8 @@ export function hasState(
 interface OutlierToStore {
   readonly event: Event;
   readonly rejection: string | null;
+  /** Its JSON where that is at hand, to save writing it again. */
+  readonly pduText?: string;
 }
 
 export interface TimelineEventToStore {
@@ -133,7 +135,7 @@ function columnsOf(entries: readonly OutlierToStore[]): unknown[] {
     pdus.map(timestampColumn),
     pdus.map((pdu) => arrayLiteral(prevEventIds(pdu))),
     pdus.map((pdu) => arrayLiteral(authEventIds(pdu))),
-    pdus.map(stringifyJson),
+    entries.map((entry) => entry.pduText ?? stringifyJson(entry.event.pdu)),
     entries.map((entry) => entry.rejection),
   ];
 }
