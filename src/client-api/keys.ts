@@ -5,7 +5,7 @@ import { replacesSigningKeys, uploadSignatures, uploadSigningKeys } from "../roo
 import { deviceListNews } from "../rooms/devices/device-list-news.ts";
 import { queryKeys } from "../rooms/devices/query-keys.ts";
 import { uploadKeys } from "../rooms/devices/upload-keys.ts";
-import { parseSyncToken } from "../rooms/sync/sync-token.ts";
+import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import type { CrossSigningKeys } from "../storage/cross-signing-keys.ts";
 import type { NamedKey } from "../storage/device-keys.ts";
 import type { ClientApiContext } from "./context.ts";

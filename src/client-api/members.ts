@@ -1,5 +1,5 @@
 import { joinedMembersOf, membersOf } from "../rooms/read/read-members.ts";
-import { parseSyncToken } from "../rooms/sync/sync-token.ts";
+import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import { enumQuery, roomIdParam } from "./request-body.ts";
 import { userRoute } from "./route.ts";
 import { waitOrExplain } from "./wait-or-explain.ts";

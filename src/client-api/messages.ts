@@ -1,5 +1,5 @@
 import { readMessages } from "../rooms/read/read-messages.ts";
-import { parseSyncToken } from "../rooms/sync/sync-token.ts";
+import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import { parseInlineFilter } from "./filter.ts";
 import { enumQuery, integerQuery, roomIdParam } from "./request-body.ts";
 import { userRoute } from "./route.ts";

@@ -1,5 +1,5 @@
 import { sync } from "../rooms/sync/sync.ts";
-import { parseSyncToken } from "../rooms/sync/sync-token.ts";
+import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import { parseFilter } from "./filter.ts";
 import { booleanQuery, enumQuery, integerQuery } from "./request-body.ts";
 import { userRoute } from "./route.ts";

@@ -14,7 +14,7 @@ import { openSessionLocks, type SessionLocks } from "../../storage/session-locks
 import { currentStreamPosition, listenForStream } from "../../storage/streams.ts";
 import type { Appservices, RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
-import { createWakeUp, type WakeUp } from "../send/wake-up.ts";
+import { createWakeUp, type WakeUp } from "../wake-up.ts";
 import { nextTransaction } from "./next-transaction.ts";
 
 export interface AppservicePushes {

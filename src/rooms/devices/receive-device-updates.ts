@@ -4,7 +4,7 @@ import { isInPartialRoom, keepDeviceUpdate, sharesRoomWithUs } from "../../stora
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { EduUnusable } from "../edus/edu-unusable.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 import { applyDeviceUpdate, keptAs, parseDeviceUpdate, type DeviceUpdateType } from "./apply-device-update.ts";
 import { refreshDeviceList } from "./refresh-device-list.ts";
 

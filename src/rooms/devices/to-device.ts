@@ -14,7 +14,7 @@ import {
 } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { EduUnusable } from "../edus/edu-unusable.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 import type { DevicesContext } from "./announce-device-changes.ts";
 
 /** By user and then by device, the content for it; `*` stands for all of the user's devices. */

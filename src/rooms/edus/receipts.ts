@@ -20,8 +20,8 @@ import {
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { serversOfRoom } from "../send/room-destinations.ts";
-import { EduUnusable } from "./edu-unusable.ts";
+import { serversOfRoom } from "../events/servers-of-room.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 import { checkJoined } from "./joined-user.ts";
 import { noteActive } from "./own-presence.ts";
 import { checkServerInRoom, standingOf } from "./speaker.ts";

@@ -3,7 +3,7 @@ import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json
 import type { RoomsContext } from "../context.ts";
 import { receiveDeviceListUpdate, receiveSigningKeyUpdate } from "../devices/receive-device-updates.ts";
 import { receiveDirectToDevice } from "../devices/to-device.ts";
-import { EduUnusable } from "./edu-unusable.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 import { receivePresence } from "./receive-presence.ts";
 import { receiveReceipts } from "./receipts.ts";
 import { receiveTyping } from "./typing.ts";

@@ -13,7 +13,7 @@ import {
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { EduUnusable } from "./edu-unusable.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 
 /** Other servers tell again in less time than this of a user who is not offline. */
 const REMOTE_PRESENCE_MS = 30 * 60_000;

@@ -2,8 +2,8 @@ import { serverNameOf, type RoomId, type ServerName, type UserId } from "../../m
 import { isServerJoined, membershipOf } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import type { RoomsContext } from "../context.ts";
-import { isServerAllowed } from "../receive/server-acl.ts";
-import { EduUnusable } from "./edu-unusable.ts";
+import { isServerAllowed } from "../events/server-acl.ts";
+import { EduUnusable } from "../edu-unusable.ts";
 
 /**
  * Checks that a server may take part in a room of ours by EDUs.

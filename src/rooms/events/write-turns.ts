@@ -8,7 +8,7 @@ import { markEachPartial } from "../../storage/partial-state.ts";
 import { setExtremitiesOfRooms } from "../../storage/rooms.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { serversOfRoom } from "../send/room-destinations.ts";
+import { serversOfRoom } from "./servers-of-room.ts";
 import { eventsOf } from "./events-at-hand.ts";
 import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
 import { applyCurrentStates, type CurrentStateChange } from "./update-current-state.ts";

@@ -1,17 +1,17 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import { depthOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
-import type { EventId } from "../../matrix/identifiers.ts";
+import type { EventId, ServerName } from "../../matrix/identifiers.ts";
 import { hasState, loadEvents } from "../../storage/events.ts";
 import { forwardExtremities } from "../../storage/rooms.ts";
 import { depthOfArrival } from "../../storage/timeline.ts";
-import { settleWaitingPdu, whichWait } from "../../storage/waiting-pdus.ts";
-import { acceptEvent, PrevEventsMissing } from "../events/accept-event.ts";
+import { settleWaitingPdu, settleWaitingPdus, whichWait } from "../../storage/waiting-pdus.ts";
+import { acceptEvent, acceptEvents, PrevEventsMissing } from "../events/accept-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { verifyPdus, type VerifiedEvent } from "../events/verify-pdus.ts";
-import { keepWaiting } from "../receive/keep-waiting.ts";
+import { keepWaiting } from "./keep-waiting.ts";
 import { noteGapAnswered, notAnswered } from "./answered-gaps.ts";
 import { fetchAuthEvents } from "./fetch-auth-events.ts";
 
@@ -53,8 +53,11 @@ export async function fillGap(ctx: RoomsContext, gap: GapToFill): Promise<number
 
   const found = await walkBack(ctx, { ...gap, missing }, oldest);
   let accepted = 0;
-  for (const one of topologicalOrder(found, (each) => prevEventIds(each.pdu)).ordered) {
-    if (await acceptOrKeep(ctx, { origin, rules, event: one })) accepted += 1;
+  let rest = topologicalOrder(found, (each) => prevEventIds(each.pdu)).ordered;
+  for (let first = rest[0]; first !== undefined; first = rest[0]) {
+    const together = await acceptTogether(ctx, origin, rest);
+    if (together > 0 || (await acceptOrKeep(ctx, { origin, rules, event: first }))) accepted += Math.max(1, together);
+    rest = rest.slice(Math.max(1, together));
   }
   return accepted;
 }
@@ -150,6 +153,20 @@ async function unknownPast(ctx: RoomsContext, found: ReadonlyMap<EventId, Event>
   return ids.filter((id) => known.get(id)?.outlier !== false);
 }
 
+/** As many as can be placed in one transaction: none where the first lacks something of its past. */
+async function acceptTogether(ctx: RoomsContext, origin: ServerName, events: readonly Event[]): Promise<number> {
+  try {
+    const inputs = events.map((event) => ({ event, origin }));
+    const taken = await acceptEvents(ctx, inputs);
+    await atStep(ctx, "settle a waiting event", () => settleWaitingPdus(ctx.database.pool, taken, ctx.now()));
+    return taken.length;
+  } catch (error) {
+    if (!(error instanceof PrevEventsMissing || error instanceof AuthEventsMissing)) throw error;
+    return 0;
+  }
+}
+
+/** One that may lack auth events, which are asked for; what it lacks then leaves it waiting. */
 async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<boolean> {
   const { pool } = ctx.database;
   try {

@@ -7,7 +7,7 @@ import { loadRoom } from "../../storage/rooms.ts";
 import { lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import { currentStreamPosition, localMembershipsAt } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { serversOfRoom } from "../send/room-destinations.ts";
+import { serversOfRoom } from "../events/servers-of-room.ts";
 
 interface RoomWanted {
   readonly userId: UserId;

@@ -12,7 +12,7 @@ import type { ClientEvent } from "./client-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { EVENTS_AT_ONCE } from "../events/load-many-events.ts";
 import { redactionsFor } from "./redactions.ts";
-import { transactionIdOf } from "../send/transaction-key.ts";
+import { transactionIdOf } from "./transaction-key.ts";
 
 interface ClientEventsFraming {
   readonly withRoomId: boolean;

@@ -12,7 +12,7 @@ import type { EventFilter } from "./event-filter.ts";
 import { visibleEvents } from "./history-visibility.ts";
 import { memberEventsOfSenders } from "./lazy-members.ts";
 import { roomAccess } from "./room-access.ts";
-import { syncToken } from "../sync/sync-token.ts";
+import { syncToken } from "./sync-token.ts";
 import { visibleTimeline } from "./visible-timeline.ts";
 
 interface ContextWanted {

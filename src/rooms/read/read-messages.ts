@@ -6,7 +6,7 @@ import type { RoomsContext } from "../context.ts";
 import type { EventFilter } from "./event-filter.ts";
 import { memberEventsOfSenders } from "./lazy-members.ts";
 import { roomAccess, type RoomAccess } from "./room-access.ts";
-import { syncToken } from "../sync/sync-token.ts";
+import { syncToken } from "./sync-token.ts";
 import { visibleTimeline, type TimelinePage, type TimelinePageWanted } from "./visible-timeline.ts";
 
 export interface MessagesWanted {

@@ -2,7 +2,7 @@ import { forgetClientTransactions } from "../../storage/client-transactions.ts";
 import { forgetReceivedTransactions } from "../../storage/received-transactions.ts";
 import { forgetReceivedToDevice, forgetToDeviceTransactions } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
-import { createWakeUp } from "../send/wake-up.ts";
+import { createWakeUp } from "../wake-up.ts";
 
 const HOUR_MS = 60 * 60_000;
 const DAY_MS = 24 * HOUR_MS;

@@ -15,10 +15,10 @@ import { fillGap } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
 import { AuthEventsMissing } from "../events/judge-event.ts";
 import { inGapTurn } from "./gap-turns.ts";
-import { keepUnchecked, keepWaiting } from "./keep-waiting.ts";
+import { keepUnchecked, keepWaiting } from "../fetch/keep-waiting.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 import { receiveRemoval } from "./receive-removal.ts";
-import { BANNED_BY_ACL, isServerAllowed } from "./server-acl.ts";
+import { BANNED_BY_ACL, isServerAllowed } from "../events/server-acl.ts";
 import { verifyPdus, type DroppedPdu, type VerifiedEvent } from "../events/verify-pdus.ts";
 
 export interface ReceivedPdu {

@@ -19,7 +19,7 @@ import {
   type PduReceived,
   type ReceivedPdu,
 } from "./receive-pdu.ts";
-import { BANNED_BY_ACL, isServerAllowed, isServerAllowedInState } from "./server-acl.ts";
+import { BANNED_BY_ACL, isServerAllowed, isServerAllowedInState } from "../events/server-acl.ts";
 
 /** PDUs of one room that came together. */
 export interface ReceivedPdus extends Omit<ReceivedPdu, "pdu"> {

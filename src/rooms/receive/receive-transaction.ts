@@ -8,7 +8,7 @@ import { roomRules } from "../../storage/rooms.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveEdus } from "../edus/receive-edus.ts";
 import { atStep } from "../failpoints.ts";
-import { keepUnchecked } from "./keep-waiting.ts";
+import { keepUnchecked } from "../fetch/keep-waiting.ts";
 import type { PduReceived } from "./receive-pdu.ts";
 import { inGraphOrder, receivePdus, type ReceivedPdus } from "./receive-pdus.ts";
 import { receiveRefusals } from "./receive-refusals.ts";

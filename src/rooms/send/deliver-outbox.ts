@@ -11,8 +11,8 @@ import { deleteOutboxBatch, keepNewestInOutbox, nextOutboxBatch, outboxDestinati
 import { listenForStream } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
-import { createWakeUp } from "./wake-up.ts";
-import type { WakeUp } from "./wake-up.ts";
+import { createWakeUp } from "../wake-up.ts";
+import type { WakeUp } from "../wake-up.ts";
 
 export interface OutboxDelivery {
   /** Sends no new transaction, gives those under way a moment to be answered, and aborts the rest. */

@@ -5,7 +5,7 @@ import type { EventDraft } from "../events/build-event.ts";
 import type { RoomsContext } from "../context.ts";
 import { noteActive } from "../edus/own-presence.ts";
 import { createEvent } from "../events/create-event.ts";
-import { transactionKey } from "./transaction-key.ts";
+import { transactionKey } from "../read/transaction-key.ts";
 
 export interface ClientTransaction {
   readonly userId: UserId;

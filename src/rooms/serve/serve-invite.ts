@@ -15,7 +15,7 @@ import { appendLocalMembership, takeStreamPositions } from "../../storage/stream
 import { askIfUnknown } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { isServerAllowedInState } from "../receive/server-acl.ts";
+import { isServerAllowedInState } from "../events/server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 import { strippedStateOf } from "../read/stripped-state.ts";

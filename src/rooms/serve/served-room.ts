@@ -8,7 +8,7 @@ import { partialRoomServers } from "../../storage/partial-state.ts";
 import { loadRoomStanding } from "../../storage/rooms.ts";
 import { wasSentTo } from "../../storage/own-event-destinations.ts";
 import type { RoomsContext } from "../context.ts";
-import { isServerAllowedInState } from "../receive/server-acl.ts";
+import { isServerAllowedInState } from "../events/server-acl.ts";
 
 /** A room that another server asks about. */
 export interface ServedRoom {

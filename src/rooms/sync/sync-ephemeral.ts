@@ -6,7 +6,7 @@ import type { RoomsSince } from "../../storage/room-ranges.ts";
 import { changedTyping } from "../../storage/typing.ts";
 import type { RoomsContext } from "../context.ts";
 import { passesTypeFilter, type EventFilter } from "../read/event-filter.ts";
-import { syncToken } from "./sync-token.ts";
+import { syncToken } from "../read/sync-token.ts";
 import type { SyncRequest } from "./sync.ts";
 
 interface RoomSince {

@@ -13,7 +13,7 @@ import { goneStateEvents } from "../read/gone-state.ts";
 import { visibleEvents } from "../read/history-visibility.ts";
 import { stateForSync } from "./sync-state.ts";
 import { roomSummary } from "./sync-summary.ts";
-import { syncToken } from "./sync-token.ts";
+import { syncToken } from "../read/sync-token.ts";
 import type { SyncRequest } from "./sync.ts";
 import { visibleTimeline } from "../read/visible-timeline.ts";
 

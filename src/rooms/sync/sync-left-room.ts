@@ -3,7 +3,7 @@ import { loadEvent } from "../../storage/events.ts";
 import type { LocalMembershipChange } from "../../storage/streams.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import type { RoomsContext } from "../context.ts";
-import { syncToken } from "./sync-token.ts";
+import { syncToken } from "../read/sync-token.ts";
 import { roomUpTo, stateGroup } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 

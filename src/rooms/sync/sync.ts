@@ -9,7 +9,7 @@ import { acknowledgeToDevice, deviceKeysLeft, syncDevices } from "./sync-devices
 import { syncPresence } from "./sync-presence.ts";
 import { syncRooms } from "./sync-rooms.ts";
 import type { RoomsToSync } from "./sync-rooms.ts";
-import { syncToken } from "./sync-token.ts";
+import { syncToken } from "../read/sync-token.ts";
 
 export interface SyncRequest {
   readonly requester: { readonly userId: UserId; readonly deviceId: string };

@@ -4,7 +4,7 @@ import type { EventId } from "../../../src/matrix/identifiers.ts";
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { lostEventCounts } from "../../../src/rooms/lost-events.ts";
-import { keepWaiting } from "../../../src/rooms/receive/keep-waiting.ts";
+import { keepWaiting } from "../../../src/rooms/fetch/keep-waiting.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { timeline } from "../../../src/storage/timeline.ts";

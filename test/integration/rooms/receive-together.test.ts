@@ -5,7 +5,7 @@ import type { EventId, ServerName, UserId } from "../../../src/matrix/identifier
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
-import { BANNED_BY_ACL } from "../../../src/rooms/receive/server-acl.ts";
+import { BANNED_BY_ACL } from "../../../src/rooms/events/server-acl.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
 import { DatabaseUnavailable } from "../../../src/storage/errors.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
@@ -224,6 +224,18 @@ describe.each(LIVES)("events that come together in a $life room", ({ life }) => 
     const due = await dueWaitingPdus(pool, { now: sidecar.ctx.now(), limit: 9, onlyRoom: roomId });
     expect(due.map(({ eventId }) => eventId)).toEqual([third.eventId]);
     expect(await countWaitingPdus(pool, roomId)).toBe(1);
+  });
+});
+
+describe("the events of a gap", () => {
+  it("are stored together", async () => {
+    const { room } = await entered("full");
+    await receive(await messages(room, 1));
+    const sent = await messages(room, 19);
+    const statements = await statementsOf(() => receive(sent.slice(-1)));
+    expect(statements).toBeLessThan(19 * 5);
+    expect((await loadEvents(pool, idsOf(sent))).size).toBe(19);
+    expect(await forwardExtremities(pool, room.roomId)).toEqual(idsOf(sent).slice(-1));
   });
 });
 

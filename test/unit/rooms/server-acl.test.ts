@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { serverAllowedByAcl } from "../../../src/rooms/receive/server-acl.ts";
+import { serverAllowedByAcl } from "../../../src/rooms/events/server-acl.ts";
 
 const open = { allow: ["*"] };
 

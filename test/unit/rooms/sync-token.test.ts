@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { parseSyncToken, syncToken } from "../../../src/rooms/sync/sync-token.ts";
-import { transactionIdOf, transactionKey } from "../../../src/rooms/send/transaction-key.ts";
+import { parseSyncToken, syncToken } from "../../../src/rooms/read/sync-token.ts";
+import { transactionIdOf, transactionKey } from "../../../src/rooms/read/transaction-key.ts";
 
 describe("parseSyncToken", () => {
   it.each([0n, 1n, 123_456_789_012_345_678n, -42n])("reads what syncToken writes: %s", (position) => {
