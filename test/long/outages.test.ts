@@ -1,6 +1,8 @@
+import { once } from "node:events";
 import { chown, open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { connect, type TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { HostedRoom } from "../resident/hosted-room.ts";
@@ -9,7 +11,17 @@ import { openGrounds, type Grounds } from "../support/failpoints/grounds.ts";
 import type { Half } from "../support/failpoints/cast.ts";
 import { openLane, type Lane } from "../support/failpoints/lane.ts";
 import { mayMountDisks, mountSmallDisk } from "../support/small-disk.ts";
-import { aftermath, enter, insist, newRoom, theySay, untilWhole, weSay, type Stage } from "./kill-matrix/stage.ts";
+import {
+  aftermath,
+  enter,
+  insist,
+  newRoom,
+  theySay,
+  until,
+  untilWhole,
+  weSay,
+  type Stage,
+} from "./kill-matrix/stage.ts";
 
 /** Seconds that something is away: few, or as many as an outage really takes (`OUTAGE_SECONDS=600`). */
 const AWAY_MS = Number(process.env["OUTAGE_SECONDS"] ?? 3) * 1000;
@@ -270,6 +282,16 @@ describe("a clock that is off", () => {
   });
 });
 
+/** The first half of a request of another server. */
+async function sendHalf(): Promise<TLSSocket> {
+  const port = Number(lane.settings.env["FASTJOIN_FEDERATION_LISTEN"]?.split(":")[1]);
+  const socket = connect({ port, host: "127.0.0.1", rejectUnauthorized: false });
+  socket.on("error", () => undefined).resume();
+  await once(socket, "secureConnect");
+  socket.write("PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: us\r\nContent-Length: 1000\r\n\r\n{");
+  return socket;
+}
+
 describe("SIGTERM", () => {
   /** As long as a process may take from the signal to its end. */
   const WITHIN_MS = 10_000;
@@ -294,6 +316,44 @@ describe("SIGTERM", () => {
     await lane.untilReady("serve");
     await talk(stage, room);
     expect((await aftermath(stage, room)).said).toEqual(["ours, last", "ours, meanwhile", "theirs, meanwhile"]);
+  });
+
+  it("ends serve though clients and other servers keep it waiting", async () => {
+    const stage = await newStage();
+    const { room, letGo } = await partialRoom(stage);
+    letGo();
+    await untilWhole(stage, room);
+    const answer = resident.trouble({ kind: "hold", at: "send", forServer: lane.serverName });
+    onTestFinished(answer);
+    const { next_batch: since } = await stage.alice.get<{ next_batch: string }>("sync?timeout=0");
+    const speak = stage.alice.say(room.roomId, "ours, unanswered");
+    await until("it is sent", async () =>
+      resident.front.requests.some(({ endpoint, origin }) => endpoint === "send" && origin === lane.serverName),
+    );
+    await speak;
+    const filter = encodeURIComponent(JSON.stringify({ room: { rooms: [] } }));
+    const waiting = stage.alice.get(`sync?timeout=60000&since=${since}&filter=${filter}`);
+    const half = await sendHalf();
+    const [end] = await Promise.all([endsOf("serve"), expect(waiting).rejects.toThrow(), once(half, "close")]);
+    expect(end).toBe("exit code 0");
+    answer();
+    await lane.untilReady("serve");
+    await talk(stage, room);
+    expect((await aftermath(stage, room)).delivered).toEqual([
+      "ours, meanwhile: 1",
+      expect.stringMatching(/^ours, un/),
+    ]);
+  });
+
+  it.each([
+    ["serve", "postgres"],
+    ["worker", "temporal"],
+  ] as const)("ends %s while there is no %s", async (half, part) => {
+    await grounds.kill(part);
+    const end = await endsOf(half);
+    await grounds.start(part);
+    expect(end).toMatch(/^exit code/);
+    await lane.untilReady(half);
   });
 
   it("lets a worker end the step that it is at, which is done once", async () => {

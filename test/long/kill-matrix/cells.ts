@@ -21,8 +21,8 @@ export function nameOf({ point, victim }: Cell): string {
 
 /**
  * Which kills a run makes, so that it stays within minutes: of the half that reaches a point, the far side of the steps
- * on the way of an event or a resync, and both sides of those that write most; of PostgreSQL and Temporal, the far side
- * of the steps that rely on them most. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX=rest` those that the page's
+ * on the way of an event or a resync and of those that someone else has noticed by then, and both sides of those that
+ * write most; of PostgreSQL and Temporal, the far side of the steps that rely on them most. `KILL_MATRIX=whole` makes all of them, `KILL_MATRIX=rest` those that the page's
  * table lacks, `KILL_MATRIX_AT` those whose names it matches.
  */
 export function isChosen({ point, victim }: Cell, isReachedBy: boolean): boolean {
@@ -32,7 +32,7 @@ export function isChosen({ point, victim }: Cell, isReachedBy: boolean): boolean
   const step = point.slice(point.indexOf(": ") + 2) as Step | Answer;
   if (isReachedBy && AT_POSTGRES.has(step)) return true;
   if (point.startsWith("before: ")) return false;
-  if (isReachedBy) return ON_THE_WAY.has(step);
+  if (isReachedBy) return ON_THE_WAY.has(step) || NOTICED.has(step);
   return victim === "postgres" ? AT_POSTGRES.has(step) : victim === "temporal" && AT_TEMPORAL.has(step);
 }
 
@@ -67,4 +67,22 @@ const ON_THE_WAY: ReadonlySet<Step | Answer> = new Set([
   "store outliers",
   "say a resync's next step",
   "give up a room that was left",
+]);
+
+/** Another server, a user, an operator or an application service has seen it, or will not tell it again. */
+const NOTICED: ReadonlySet<Step | Answer> = new Set([
+  "store an invitation",
+  "create a room",
+  "send a knock",
+  "send a leave",
+  "store a leave from outside",
+  "send an invitation",
+  "note an operator's wish",
+  "note a purge",
+  "push to an application service",
+  "send to devices",
+  "store messages to devices",
+  "answer a client's message",
+  "answer a transaction",
+  "answer a server's join",
 ]);
