@@ -1,7 +1,6 @@
 import { subscribe } from "node:diagnostics_channel";
 import { connect, type Socket } from "node:net";
 import { Writable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { gzipSync } from "node:zlib";
