@@ -1,5 +1,5 @@
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
-import { execute, queryRow, type Connection } from "./query.ts";
+import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** One join of a user: two of them may be under way at once, by two clients or two processes. */
 export interface JoinUnderWay {
@@ -46,7 +46,12 @@ export async function isJoinUnderWay(c: Connection, roomId: RoomId): Promise<boo
   return row?.found ?? false;
 }
 
-/** Forgets joins that a crash has left behind: those begun before `before` (milliseconds). */
-export async function forgetStaleJoins(c: Connection, before: number): Promise<number> {
-  return execute(c, `DELETE FROM joins_under_way WHERE since < $1`, [new Date(before)]);
+/** Forgets joins that a crash has left behind: those begun before `before` (milliseconds). The rooms that they were of. */
+export async function forgetStaleJoins(c: Connection, before: number): Promise<ReadonlySet<RoomId>> {
+  const rows = await queryRows<{ roomId: RoomId }>(
+    c,
+    `DELETE FROM joins_under_way WHERE since < $1 RETURNING room_id AS "roomId"`,
+    [new Date(before)],
+  );
+  return new Set(rows.map(({ roomId }) => roomId));
 }

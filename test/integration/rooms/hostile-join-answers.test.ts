@@ -2,7 +2,9 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
+import { beginJoin } from "../../../src/storage/joins-under-way.ts";
 import { partialRoomServers } from "../../../src/storage/partial-state.ts";
 import { forge, serveForged } from "../../resident/forge.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
@@ -128,6 +130,45 @@ describe("an answer to send_join that is refused:", () => {
 function ids(count: number): readonly string[] {
   return Array.from({ length: count }, (_none, index) => `$${String(index).padEnd(43, "x")}`);
 }
+
+describe("an answer to send_join that is refused, and too large to be held in memory,", () => {
+  /** Joins a room of 20 MiB, whose answer has a second create event at its end. */
+  async function joinLargeRoom(prepare: (room: HostedRoom) => Promise<void> = async () => {}): Promise<HostedRoom> {
+    const room = hostRoomOf("11");
+    for (let index = 0; index < 320; index += 1) {
+      const content = { body: "x".repeat(60_000) };
+      const fat = { sender: resident.founder, type: "org.example.fat", stateKey: `${index}`, content, changes: {} };
+      const { text } = forge(resident, room, fat);
+      resident.trouble({ kind: "lie", lie: "repeat", text, times: 1, list: "state", at: "send_join" });
+    }
+    resident.trouble(lie({ lie: "other-create", where: "auth_chain" }));
+    await prepare(room);
+    await expect(join(scene, scene.sidecar.ctx, room)).rejects.toMatchObject({
+      message: expect.stringMatching(/more than one create event/),
+    });
+    return room;
+  }
+
+  async function outliersOf({ roomId }: HostedRoom): Promise<number> {
+    const { rows } = await pool.query<{ count: number }>(
+      "SELECT count(*)::integer AS count FROM events WHERE room_id = $1",
+      [roomId],
+    );
+    return rows[0]?.count ?? 0;
+  }
+
+  it("leaves nothing behind", async () => {
+    expect(await outliersOf(await joinLargeRoom())).toBe(0);
+  });
+
+  it("leaves it to the last of the joins that are under way, or to whoever finds that one abandoned", async () => {
+    const other = { userId: "@other:example.org", attempt: "other", since: 1 } as const;
+    const room = await joinLargeRoom(({ roomId }) => beginJoin(pool, { ...other, roomId }));
+    expect(await outliersOf(room)).toBeGreaterThan(200);
+    await receiveWaitingPdus(scene.sidecar.ctx);
+    expect(await outliersOf(room)).toBe(0);
+  });
+});
 
 describe("an answer to send_join that is taken:", () => {
   it("one whose events have other contents than were hashed, without these contents", async () => {
