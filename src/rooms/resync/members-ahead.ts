@@ -23,6 +23,9 @@ export interface MembersAhead {
 /** Rows a transaction: whoever writes of the room's members meanwhile waits for some milliseconds. */
 const CHUNK = 1_000;
 
+/** PostgreSQL has a process for each; this one does next to nothing. */
+const WRITERS = 2;
+
 /**
  * Writes most of the members of a full state while the room can be used: under its lock, tens of thousands of rows
  * would hold up everyone who sends. Only users of other servers, of whom the partial state knows nothing; they are
@@ -44,12 +47,7 @@ export async function writeMembersAhead(
   const full = fullSnapshotId === null ? emptyState : await loadState(database, fullSnapshotId);
   const written = new Map(await leftByEarlierAttempts(ctx, target, { partialState, full }));
   const unknown = unknownMembers(ctx, partialState, full);
-  for (let start = 0; start < unknown.length; start += CHUNK) {
-    signal?.throwIfAborted();
-    const standing = await writeChunk(ctx, target, unknown.slice(start, start + CHUNK));
-    if (standing === "superseded") break;
-    for (const [userId, eventId] of standing) written.set(userId, eventId);
-  }
+  for (const [userId, eventId] of await writeInChunks(ctx, target, unknown, signal)) written.set(userId, eventId);
   return { comparedWith, fullSnapshotId, written };
 }
 
@@ -82,6 +80,29 @@ function unknownMembers(
     const isUnknown = stateGet(partialState, "m.room.member", userId) === undefined;
     return eventId !== null && isUnknown && serverNameOf(userId) !== serverName ? [[userId, eventId] as const] : [];
   });
+}
+
+/** Those of the members who stand there now. */
+async function writeInChunks(
+  ctx: RoomsContext,
+  target: ResyncTarget,
+  unknown: readonly MemberEvent[],
+  signal: AbortSignal | undefined,
+): Promise<readonly MemberEvent[]> {
+  const standing: MemberEvent[] = [];
+  let next = 0;
+  const writer = async (): Promise<void> => {
+    while (next < unknown.length) {
+      signal?.throwIfAborted();
+      const start = next;
+      next += CHUNK;
+      const written = await writeChunk(ctx, target, unknown.slice(start, start + CHUNK));
+      if (written === "superseded") return;
+      standing.push(...written);
+    }
+  };
+  await Promise.all(Array.from({ length: WRITERS }, writer));
+  return standing;
 }
 
 async function writeChunk(
