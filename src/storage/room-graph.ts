@@ -92,6 +92,12 @@ export async function supersededBy(
   return new Set(rows.map((row) => row.id));
 }
 
+/** An event with all that stands above it. */
+interface Top {
+  readonly eventId: EventId;
+  readonly roomId: RoomId;
+}
+
 /**
  * Those of the ids that are the event itself, or events of the timeline that build on it. In room versions 1 and 2, whose
  * ids are chosen, an event can be made to build on itself.
@@ -99,40 +105,41 @@ export async function supersededBy(
 export async function timelineDescendantsAmong(
   c: Connection,
   ids: readonly EventId[],
-  { eventId, roomId }: { readonly eventId: EventId; readonly roomId: RoomId },
+  top: Top,
 ): Promise<Set<EventId>> {
-  const rows = await queryRows<{ id: EventId }>(
+  return await descendantsAmong(
     c,
-    `WITH RECURSIVE above AS (
-         SELECT $2::text AS id
-       UNION
-         SELECT child.event_id FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.id]
-         WHERE child.room_id = $3 AND child.stream_id IS NOT NULL)
-     SELECT id FROM above WHERE id = ANY ($1::text[])`,
-    [ids, eventId, roomId],
+    { ids, top },
+    `SELECT child.event_id FROM above JOIN events child ON child.prev_event_ids @> ARRAY[above.id]
+     WHERE child.room_id = $3 AND child.stream_id IS NOT NULL`,
   );
-  return new Set(rows.map((row) => row.id));
 }
 
 /**
  * Those of the ids that are the event itself, or events known on partial state only that build on it or are authorized
  * by it.
  */
-export async function partialDescendantsAmong(
+export async function partialDescendantsAmong(c: Connection, ids: readonly EventId[], top: Top): Promise<Set<EventId>> {
+  return await descendantsAmong(
+    c,
+    { ids, top },
+    `SELECT child.event_id FROM partial_state_events JOIN events child USING (event_id)
+     JOIN above ON above.id = ANY (child.prev_event_ids || child.auth_event_ids)
+     WHERE partial_state_events.room_id = $3`,
+  );
+}
+
+/** @param children selects the children of the events `above` in the room `$3` */
+async function descendantsAmong(
   c: Connection,
-  ids: readonly EventId[],
-  { eventId, roomId }: { readonly eventId: EventId; readonly roomId: RoomId },
+  { ids, top }: { readonly ids: readonly EventId[]; readonly top: Top },
+  children: string,
 ): Promise<Set<EventId>> {
   const rows = await queryRows<{ id: EventId }>(
     c,
-    `WITH RECURSIVE above AS (
-         SELECT $2::text AS id
-       UNION
-         SELECT child.event_id FROM partial_state_events JOIN events child USING (event_id)
-         JOIN above ON above.id = ANY (child.prev_event_ids || child.auth_event_ids)
-         WHERE partial_state_events.room_id = $3)
+    `WITH RECURSIVE above AS (SELECT $2::text AS id UNION ${children})
      SELECT id FROM above WHERE id = ANY ($1::text[])`,
-    [ids, eventId, roomId],
+    [ids, top.eventId, top.roomId],
   );
   return new Set(rows.map((row) => row.id));
 }
