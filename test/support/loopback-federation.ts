@@ -40,7 +40,7 @@ export function aRoomsContext(database: Database, changes: Partial<RoomsContext>
     federation,
     keyRing: createKeyRing({ database, client: federation, serverName, signingKey, trustedKeyServers: [], now }),
     resyncs: { start: async () => {}, wake: async () => {}, cancel: async () => {} },
-    logger: pino({ level: process.env["TEST_LOG"] ?? "silent" }),
+    logger: pino({ level: process.env["TEST_LOG_LEVEL"] ?? "silent" }),
     now,
     fullStateWaitMs: 1000,
     defaultRoomVersion: "11",
