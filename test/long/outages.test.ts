@@ -288,7 +288,9 @@ async function sendHalf(): Promise<TLSSocket> {
   const socket = connect({ port, host: "127.0.0.1", rejectUnauthorized: false });
   socket.on("error", () => undefined).resume();
   await once(socket, "secureConnect");
-  socket.write("PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: us\r\nContent-Length: 1000\r\n\r\n{");
+  const authorization = 'Authorization: X-Matrix origin="them.example",key="ed25519:1",sig="c2ln"';
+  const head = ["PUT /_matrix/federation/v1/send/1 HTTP/1.1", "Host: us", authorization, "Content-Length: 1000"];
+  socket.write(`${head.join("\r\n")}\r\n\r\n{`);
   return socket;
 }
 
