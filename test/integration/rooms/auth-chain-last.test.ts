@@ -1,8 +1,15 @@
+import type { QueryConfig } from "pg";
 import { afterEach, describe, expect, it } from "vitest";
-import type { EventId } from "../../../src/matrix/identifiers.ts";
+import type { Event } from "../../../src/matrix/event.ts";
+import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { authorizeOutliers } from "../../../src/rooms/events/authorize-outliers.ts";
 import { createWaitingOutliers } from "../../../src/rooms/fetch/waiting-outliers.ts";
-import { aPdu } from "../../support/a-pdu.ts";
+import type { Connection } from "../../../src/storage/database.ts";
+import { insertOutliers } from "../../../src/storage/events.ts";
+import { insertRoom } from "../../../src/storage/rooms.ts";
+import { aPdu, rulesFor } from "../../support/a-pdu.ts";
+import { aRoom, member, openRoom } from "../../support/builders.ts";
 import { completeResync, join } from "../../support/race-scene.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { Endpoint } from "../../resident/trouble.ts";
@@ -94,5 +101,43 @@ describe("a state whose auth chain comes last, while its members need it,", () =
     const joined = await join(scene, sidecar.ctx, room);
     expect(joined.partial).toBe(false);
     expect(await sidecar.currentState(room.roomId)).toEqual(resident.fullState(room));
+  });
+});
+
+describe("authorizeOutliers", () => {
+  /** Users whose membership has 40,000 bytes each, and what each of them says. */
+  function roomOfLargeMembers(count: number): { readonly before: readonly Event[]; readonly said: readonly Event[] } {
+    const users = Array.from({ length: count }, (_none, index): UserId => `@large${index}:example.org`);
+    const built = aRoom("11");
+    const joins = users.map((user) => member(user, "join", user, { displayname: "x".repeat(40_000) }));
+    const after = built.send(openRoom(built), ...joins);
+    const before = [...built.events.values()];
+    const said = users.map((sender) => built.add(after, { type: "m.room.message", sender, content: { body: "Here" } }));
+    return { before, said };
+  }
+
+  it("judges events by auth events of any size, a few MiB of which it reads at a time", async () => {
+    const { pool } = scene.database;
+    const { before, said } = roomOfLargeMembers(200);
+    const [create] = before;
+    await insertRoom(pool, { roomId: create?.roomId ?? "!none", roomVersion: "11" });
+    await insertOutliers(
+      pool,
+      before.slice(0, -1).map((event) => ({ event, rejection: null })),
+    );
+    const textOf = (rows: readonly object[]): string => rows.map((row) => Object.values(row).join("")).join("");
+    let largest = 0;
+    const query = async (statement: QueryConfig): Promise<unknown> => {
+      const result = await pool.query<object>(statement);
+      largest = Math.max(largest, textOf(result.rows).length);
+      return result;
+    };
+
+    const judged = await authorizeOutliers({ query } as unknown as Connection, rulesFor("11"), said);
+
+    expect(judged.authorized.map(({ rejection }) => rejection)).toEqual(Array.from({ length: 199 }, () => null));
+    const last = before.at(-1)?.eventId;
+    expect(judged.undecided).toEqual([{ event: said.at(-1), absent: [last] }]);
+    expect(largest).toBeLessThan(3 * 1024 * 1024);
   });
 });
