@@ -12,7 +12,7 @@ import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { atStep } from "../failpoints.ts";
-import { endJoinUnderWay } from "./end-join-under-way.ts";
+import { endJoinUnderWay } from "../end-join-under-way.ts";
 import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
 import { authorisingUserFor } from "./restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";

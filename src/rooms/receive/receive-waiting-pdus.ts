@@ -28,7 +28,7 @@ import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
 import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { missingPrevEvents } from "../fetch/missing-prev-events.ts";
-import { forgetUnenteredRoom } from "../join/end-join-under-way.ts";
+import { forgetUnenteredRoom } from "../end-join-under-way.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 
 /** Between two looks at the table. */

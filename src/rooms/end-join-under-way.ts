@@ -1,9 +1,9 @@
-import type { RoomId } from "../../matrix/identifiers.ts";
-import { endJoin, type JoinUnderWay } from "../../storage/joins-under-way.ts";
-import { lockRoom } from "../../storage/rooms.ts";
-import { deleteOutliersOfUnenteredRoom } from "../../storage/unentered-rooms.ts";
-import type { RoomsContext } from "../context.ts";
-import { atStep, commit } from "../failpoints.ts";
+import type { RoomId } from "../matrix/identifiers.ts";
+import { endJoin, type JoinUnderWay } from "../storage/joins-under-way.ts";
+import { lockRoom } from "../storage/rooms.ts";
+import { deleteOutliersOfUnenteredRoom } from "../storage/unentered-rooms.ts";
+import type { RoomsContext } from "./context.ts";
+import { atStep, commit } from "./failpoints.ts";
 
 /**
  * The join is under way no more. Where it failed, what large answers have left of a room that we know by nothing else
