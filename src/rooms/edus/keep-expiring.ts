@@ -23,7 +23,8 @@ export function startExpiring(ctx: ReadContext): Expiring {
   async function look(): Promise<number> {
     const next = await expireTyping(ctx);
     const now = ctx.now();
-    if (now >= presenceAt) {
+    // A clock that was set back would leave everyone online for as long as it was ahead.
+    if (now >= presenceAt || now < presenceAt - LOOK_EVERY_MS) {
       await endPresence(ctx);
       presenceAt = now + LOOK_EVERY_MS;
     }

@@ -215,6 +215,21 @@ describe("presence", () => {
     expect(await presenceOf(alice)).toMatchObject({ presence: "online", currently_active: true });
   });
 
+  it("ends by itself, also when the clock is set back", async () => {
+    const [alice, bob] = [await aUser(), await aUser()];
+    const appear = async (user: TestClient): Promise<Body> =>
+      await user.ok("PUT", `presence/${key(user.userId)}/status`, { body: { presence: "online" } });
+    const shown = async (user: TestClient): Promise<unknown> => (await presenceOf(user))["presence"];
+    let aheadMs = 60 * MINUTE_MS;
+    await appear(alice);
+    const expiring = startExpiring({ ...other.ctx, now: () => Date.now() + aheadMs });
+    onTestFinished(() => expiring.stop());
+    await expect.poll(() => shown(alice)).not.toBe("online");
+    aheadMs = 6 * MINUTE_MS;
+    await appear(bob);
+    await expect.poll(() => shown(bob)).not.toBe("online");
+  });
+
   it("is what the client wants it to be", async () => {
     const { alice, bob } = await aPair();
     await alice.sync({ set_presence: "offline" });
