@@ -12,10 +12,10 @@ import { startSidecar, type StartedSidecar } from "../support/started-sidecar.ts
 
 const MIB = 1_048_576;
 /**
- * Of serve and worker together, at any moment. Both take about 320 when idle, and up to 516 were seen on a machine that
- * was fifteen times overloaded, where garbage is collected late; without bounds it is more than a thousand.
+ * Of serve and worker together, at any moment. Both take about 280 when idle, and up to 420 were seen on a machine that
+ * was twenty times overloaded, where garbage is collected late; without bounds it is more than a thousand.
  */
-const MOST_MIB = 640;
+const MOST_MIB = 512;
 
 let resident: Resident;
 let started: StartedSidecar;

@@ -9,10 +9,12 @@ import { joinVia, untilComplete } from "../support/sidecar-scene.ts";
 import { startSidecar, type StartedSidecar } from "../support/started-sidecar.ts";
 
 /**
- * Of serve and worker together. An ordinary join and its resync take some 500; what is hostile may add to that, but not
- * by what it sends: a few hundred MiB more, held anywhere, are noticed.
+ * In MiB, of serve and worker together since their start. An ordinary join and its resync take some 410, and what is
+ * hostile up to 440 on a busy machine, where garbage is collected late.
  */
-const MOST_MEBIBYTES = 896;
+const MOST = 512;
+/** Of ids that are just few enough to be taken: 580 were seen. Both processes are told them, and hold them. */
+const MOST_WITH_ALL_IDS = 704;
 
 let resident: Resident;
 let started: StartedSidecar;
@@ -28,11 +30,11 @@ afterAll(async () => {
 });
 
 /** Since their start, of the very processes that started. */
-function expectLittleMemory(): void {
+function expectLittleMemory(most = MOST): void {
   const { serve = 0, worker = 0 } = started.running().processes;
   const peaks = { serve: peakMebibytes(serve), worker: peakMebibytes(worker) };
   process.stderr.write(`peak memory: serve ${peaks.serve.toFixed(0)} MiB, worker ${peaks.worker.toFixed(0)} MiB\n`);
-  expect(peaks.serve + peaks.worker).toBeLessThan(MOST_MEBIBYTES);
+  expect(peaks.serve + peaks.worker).toBeLessThan(most);
 }
 
 let rooms = 0;
@@ -57,7 +59,7 @@ async function untilShown(room: HostedRoom, cause: string): Promise<void> {
   );
 }
 
-describe("serve and worker together stay under 896 MiB", () => {
+describe("serve and worker together stay small", () => {
   it("while a state holds 2,000 genuine events of 64 KiB each", async () => {
     const room = hostRoom();
     const ids: EventId[] = [...resident.fullState(room).values()];
@@ -83,13 +85,13 @@ describe("serve and worker together stay under 896 MiB", () => {
   });
 
   it.each([
-    [1_000_000, "names more than 400000 events"],
-    [399_000, "it did not give"],
-  ])("while /state_ids names %d events that nobody has", async (count, cause) => {
+    [1_000_000, "names more than 400000 events", MOST],
+    [399_000, "it did not give", MOST_WITH_ALL_IDS],
+  ])("while /state_ids names %d events that nobody has", async (count, cause, most) => {
     const room = hostRoom();
     tellIds(Array.from({ length: count }, (_none, index) => madeUpId(`${index}`)));
     await joinVia(started.alice, room, resident);
     await untilShown(room, cause);
-    expectLittleMemory();
+    expectLittleMemory(most);
   });
 });
