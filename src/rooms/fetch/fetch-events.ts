@@ -77,11 +77,16 @@ async function fetchWithAncestors(
   const asked = new Set<EventId>();
   let wanted: readonly EventId[] = await notStored(ctx, request.eventIds);
   let failure: FederationFailure | undefined;
+  let kept = 0;
   for (let round = 0; round < MAX_ROUNDS && wanted.length > 0; round += 1) {
     for (const id of wanted) asked.add(id);
     failure ??= await fetchInto(ctx, request, wanted, intake);
     const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
-    wanted = [...(await intake.settle()).missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
+    const result = await intake.settle();
+    wanted = [...result.missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);
+    // There is room again for those that found none, once others wait no longer.
+    if (result.kept > kept) wanted = [...wanted, ...result.letGo];
+    kept = result.kept;
   }
   return failure;
 }

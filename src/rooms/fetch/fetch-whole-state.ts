@@ -29,8 +29,8 @@ const STATE_TIMEOUT_MS = 10 * 60_000;
 
 /**
  * Asks for the whole state, where that is cheaper than to ask for its missing events one by one; and again for as long as
- * there is much that came and found no room to wait for its auth events, and each answer brings on what it should. What
- * the server did not give, or gave badly, is no reason to ask again.
+ * there is much that came and found no room to wait for its auth events, and each answer brings something on. What the
+ * server did not give, or gave badly, is no reason to ask again.
  *
  * @returns what is still missing
  */
@@ -46,7 +46,7 @@ export async function fetchWhileCheaper(
     const before = left.length;
     left = await notStored(ctx, left);
     request.onProgress?.(left.length);
-    if (!isMuch(letGo) || !isMuch(before - left.length)) break;
+    if (!isMuch(letGo) || left.length === before) break;
   }
   return left;
 }
@@ -80,7 +80,7 @@ async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing
     const { dropped, letGo } = await intake.settle();
     reportDropped(ctx, { roomId, server, endpoint: "/state" }, dropped);
     request.onDropped(dropped);
-    return letGo;
+    return letGo.size;
   } catch (error) {
     if (error instanceof FederationFailure) await intake.settle();
     throw error;

@@ -18,6 +18,7 @@ const MAX_CHUNK_WEIGHT = 2 * 1024 * 1024;
 
 /** An answer of a gigabyte has room for hundreds of millions of things that are no events. */
 const MAX_DROPPED = 20_000;
+const MAX_LET_GO = 100_000;
 
 /** Where all that was handed on so far is: in the database, or with the taker. */
 type Kept = "stored" | "held";
@@ -32,6 +33,8 @@ interface OutlierIntakeOptions {
   readonly keep: (chunk: readonly TakenOutlier[]) => Promise<Kept>;
   /** Only these are wanted; others are dropped unread. Absent: all. */
   readonly wanted?: ReadonlySet<EventId>;
+  /** Bytes of events that may wait for their auth events in any case, whatever else waits in this process. */
+  readonly roomToWait?: number;
 }
 
 export interface OutlierIntakeResult {
@@ -41,8 +44,8 @@ export interface OutlierIntakeResult {
   /** Events that could not be judged for want of these. */
   readonly missingAuthEvents: ReadonlySet<EventId>;
   readonly undecided: readonly EventId[];
-  /** How many events were let go, since there was no room for more to wait: nothing is wrong with them. */
-  readonly letGo: number;
+  /** The first {@link MAX_LET_GO} that were let go, since there was no room for more to wait: nothing is wrong with them. */
+  readonly letGo: ReadonlySet<EventId>;
 }
 
 /** Told what became of a PDU by check 1: the event, its other checks still to come; undefined: none can be read. */
@@ -75,59 +78,64 @@ export function createOutlierIntake(ctx: RoomsContext, options: OutlierIntakeOpt
   const judge = judgeInTurn(ctx, options);
   let buffer: AddedPdu[] = [];
   let weight = 0;
-  let turn: Promise<void> = Promise.resolve();
-
-  const isFull = (): boolean => buffer.length >= CHUNK || weight >= MAX_CHUNK_WEIGHT;
-
-  /** One chunk after the other, also where several requests add at once. */
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = turn.then(work);
-    turn = done.then(() => undefined);
-    // Whoever adds next, or settles, is told.
-    turn.catch(() => undefined);
-    return done;
-  }
+  let verified: Promise<unknown> = Promise.resolve();
+  let judged: Promise<unknown> = Promise.resolve();
+  let judgedBefore: Promise<unknown> = Promise.resolve();
 
   function drop(more: readonly DroppedPdu[]): void {
     dropped.push(...more.slice(0, MAX_DROPPED - dropped.length));
   }
 
-  async function flush(): Promise<void> {
+  async function verify(added: readonly AddedPdu[]): Promise<readonly Event[]> {
+    const pdus = added.map(({ pdu }) => pdu);
+    const onRead = (event: Event | undefined, index: number): void => added[index]?.onRead?.(event);
+    const only = wanted === undefined ? {} : { wanted };
+    const result = await verifyPdus(ctx, { roomId, rules, pdus, onRead, ...only });
+    drop(result.dropped);
+    return result.events;
+  }
+
+  /**
+   * Has the chunk verified behind those before it, and then judged behind those. While one is read another is verified,
+   * a third judged and a fourth stored, and no more than that.
+   */
+  function handOn(): void {
     const added = buffer;
     buffer = [];
     weight = 0;
-    const pdus = added.map(({ pdu }) => pdu);
-    const onRead = (event: Event | undefined, index: number): void => added[index]?.onRead?.(event);
-    const verified = await verifyPdus(ctx, {
-      roomId,
-      rules,
-      pdus,
-      onRead,
-      ...(wanted === undefined ? {} : { wanted }),
-    });
-    drop(verified.dropped);
-    await judge.take(verified.events);
+    const events = Promise.all([verified, judgedBefore]).then(() => verify(added));
+    const taken = Promise.all([events, judged]).then(([some]) => judge.take(some));
+    [verified, judged, judgedBefore] = [events, taken, judged];
+    noticedByNext(events, taken);
   }
 
   return {
     add(pdu, onRead) {
       buffer.push({ pdu, onRead });
       weight += jsonWeight(pdu);
-      if (!isFull()) return undefined;
-      // The chunk before this one is checked while this one is read.
-      const before = turn;
-      inTurn(async () => (isFull() ? await flush() : undefined)).catch(() => undefined);
+      if (buffer.length < CHUNK && weight < MAX_CHUNK_WEIGHT) return undefined;
+      const before = verified.then(() => undefined);
+      handOn();
       return before;
     },
-    settle: () =>
-      inTurn(async () => {
-        await flush();
+    settle() {
+      handOn();
+      const settled = judged.then(async () => {
         const { rings, ...result } = await judge.settle();
         drop(rings.map((eventId) => ({ kind: "ring", eventId, reason: RING })));
         return { ...result, dropped };
-      }),
-    end: () => judge.end(turn),
+      });
+      judged = settled;
+      noticedByNext(settled);
+      return settled;
+    },
+    end: () => judge.end(Promise.allSettled([verified, judged])),
   };
+}
+
+/** Of a failure whoever adds next, or settles, is told. */
+function noticedByNext(...works: readonly Promise<unknown>[]): void {
+  for (const work of works) work.catch(() => undefined);
 }
 
 /** Possible only where senders choose ids. */
@@ -138,21 +146,25 @@ interface JudgeInTurn {
   take(events: readonly Event[]): Promise<void>;
   settle(): Promise<Omit<OutlierIntakeResult, "dropped"> & { readonly rings: readonly EventId[] }>;
   /** Lets go what waits; settles when what is under way has ended too, and what it has made to be stored. */
-  end(underWay: Promise<void>): Promise<void>;
+  end(underWay: Promise<unknown>): Promise<void>;
 }
 
 /** Check 4: an event that lacks auth events waits for them, and is judged when the last one of them has been. */
-function judgeInTurn(ctx: RoomsContext, { roomId, rules, keep }: OutlierIntakeOptions): JudgeInTurn {
+function judgeInTurn(ctx: RoomsContext, { roomId, rules, keep, roomToWait }: OutlierIntakeOptions): JudgeInTurn {
   const { pool } = ctx.database;
   const known = createKnownOutliers();
-  const waiting = createWaitingOutliers(roomId);
-  let letGo = 0;
+  const waiting = createWaitingOutliers(roomId, roomToWait);
+  const letGo = new Set<EventId>();
   let kept = 0;
   let storing: Promise<void> = Promise.resolve();
 
   async function judge(events: readonly Event[], texts: ReadonlyMap<EventId, string>): Promise<void> {
     const { authorized, undecided } = await authorizeOutliers(pool, rules, events, known.lookUp());
-    for (const { event, absent } of undecided) if (!waiting.hold(event, absent)) letGo += 1;
+    for (const { event, absent } of undecided) {
+      if (waiting.hold(event, absent)) letGo.delete(event.eventId);
+      else if (letGo.size < MAX_LET_GO) letGo.add(event.eventId);
+    }
+    for (const { event } of authorized) letGo.delete(event.eventId);
     waiting.arrived(authorized.map(({ event }) => event.eventId));
     kept += authorized.length;
     await storing;

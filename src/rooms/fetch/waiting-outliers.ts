@@ -9,14 +9,14 @@ const MIB = 1024 * 1024;
 /** All that waits in this process may weigh so much. As texts, honest events weigh a KiB or so each. */
 const MAX_WEIGHT = 64 * MIB;
 
-/** Of one answer, so much may wait in any case: others may be hostile, and slow. */
+/** Of one answer, so much may wait in any case, unless it is said otherwise: others may be hostile, and slow. */
 const OWN_WEIGHT = MIB;
 
 /** And so much of what others wait for: an auth chain makes room again. */
 const RESERVE = 7 * MIB;
 
 /** What a waiting event takes beside its text, and a missing one beside its id, about. */
-const WAITING = 400;
+const WAITING = 600;
 const MISSING = 250;
 
 /** An event that is held as a text until its auth events have come. */
@@ -57,7 +57,7 @@ export interface WaitingOutliers {
   hold(event: Event, absent: readonly EventId[]): boolean;
   /** These can be had by now: whoever lacked nothing else is ready. */
   arrived(eventIds: Iterable<EventId>): void;
-  /** Takes out events that are ready, no more than so many, and of little more than this weight. */
+  /** Takes out events that are ready, or are with those taken: no more than so many, and of little more than this weight. */
   takeReady(most: number, maxWeight: number): readonly EventWithText[];
   /** What others wait for and has not come. */
   missing(): ReadonlySet<EventId>;
@@ -67,8 +67,16 @@ export interface WaitingOutliers {
   end(): void;
 }
 
-export function createWaitingOutliers(roomId: RoomId): WaitingOutliers {
-  const held: Held = { waiting: new Map(), lacked: new Map(), ready: [], weight: 0, reserve: RESERVE, ended: false };
+export function createWaitingOutliers(roomId: RoomId, ownWeight = OWN_WEIGHT): WaitingOutliers {
+  const held: Held = {
+    ownWeight,
+    waiting: new Map(),
+    lacked: new Map(),
+    ready: [],
+    weight: 0,
+    reserve: RESERVE,
+    ended: false,
+  };
   return {
     has: (eventId) => held.waiting.has(eventId),
     hold: (event, absent) => hold(held, event, absent),
@@ -84,6 +92,7 @@ export function createWaitingOutliers(roomId: RoomId): WaitingOutliers {
 let weightInProcess = 0;
 
 interface Held {
+  readonly ownWeight: number;
   readonly waiting: Map<EventId, WaitingEvent>;
   readonly lacked: Map<EventId, MissingEvent>;
   readonly ready: WaitingEvent[];
@@ -99,7 +108,7 @@ function weigh(held: Held, weight: number): void {
 }
 
 function hold(held: Held, { eventId, pdu }: Event, absent: readonly EventId[]): boolean {
-  const text = Buffer.from(stringifyJson(pdu));
+  const text = textOf(pdu);
   if (held.ended || !hasRoom(held, eventId, WAITING + text.length)) return false;
   const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
   const one: WaitingEvent = { eventId, text, weight: jsonWeight(pdu), lacks, lacking: lacks.length };
@@ -109,8 +118,16 @@ function hold(held: Held, { eventId, pdu }: Event, absent: readonly EventId[]): 
   return true;
 }
 
+/** In memory of its own: of Node.js's pool a whole slab would stay for as long as one text in it waits. */
+function textOf(pdu: Pdu): Buffer {
+  const json = stringifyJson(pdu);
+  const text = Buffer.allocUnsafeSlow(Buffer.byteLength(json));
+  text.write(json);
+  return text;
+}
+
 function hasRoom(held: Held, eventId: EventId, weight: number): boolean {
-  if (weightInProcess + weight <= MAX_WEIGHT || held.weight + weight <= OWN_WEIGHT) return true;
+  if (weightInProcess + weight <= MAX_WEIGHT || held.weight + weight <= held.ownWeight) return true;
   if (!held.lacked.has(eventId) || held.reserve < weight) return false;
   held.reserve -= weight;
   return true;
@@ -159,6 +176,8 @@ function takeReady(held: Held, { roomId, most, maxWeight }: Portion): readonly E
     letGo(held, one);
     weight += one.weight;
     taken.push(read(one, roomId));
+    // Whoever lacked nothing else can be judged with it: a chain that came the wrong way round is no turn for each.
+    arrived(held, [one.eventId]);
   }
   return taken;
 }

@@ -40,9 +40,9 @@ export function checkJudges({ told }: Judges, { dropped, missingAuthEvents }: Ou
 /** The room is joined without what is not genuine; the resync asks for those of the state again. */
 export function reportLeftOut(ctx: RoomsContext, roomId: RoomId, result: OutlierIntakeResult): void {
   const { dropped, undecided, letGo } = result;
-  const eventIds = [...dropped.flatMap(({ eventId }) => eventId ?? []), ...undecided];
-  const count = dropped.length + undecided.length + letGo;
-  const why = dropped[0]?.reason ?? (letGo > 0 ? "too many wait for auth events" : "auth events are missing");
+  const eventIds = [...dropped.flatMap(({ eventId }) => eventId ?? []), ...undecided, ...letGo];
+  const count = dropped.length + undecided.length + letGo.size;
+  const why = dropped[0]?.reason ?? (letGo.size > 0 ? "too many wait for auth events" : "auth events are missing");
   reportLostEvents(ctx, {
     loss: "join-answer",
     roomId,

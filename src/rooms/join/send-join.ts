@@ -157,6 +157,8 @@ function takeParts(ctx: RoomsContext, { server, roomId, ours, rules }: JoinMade,
   const intake = createOutlierIntake(ctx, {
     roomId,
     rules,
+    // Of a light answer all must find room, however large others are.
+    roomToWait: MAX_HELD_WEIGHT,
     keep: async (chunk) => {
       // Two are one too many: no further one changes that.
       const created = chunk.filter(({ event }) => isCreate(event)).slice(0, 2);

@@ -1,5 +1,5 @@
 import type { QueryConfig } from "pg";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, onTestFinished } from "vitest";
 import type { Event } from "../../../src/matrix/event.ts";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
@@ -89,9 +89,8 @@ describe("a state whose auth chain comes last, while its members need it,", () =
   it("is asked for once more where there was no room to wait, and not event by event", async () => {
     const hosted = await hostRoom("auth chain last, no room");
     const before = askedForEvents();
-    const end = leaveNoRoom(hosted.room);
+    onTestFinished(leaveNoRoom(hosted.room));
     await joinAndResync(hosted);
-    end();
     expect([asked("state", hosted.room), askedForEvents() - before]).toEqual([2, ITSELF]);
   });
 
