@@ -1,5 +1,6 @@
 import type { ServerName } from "../../matrix/identifiers.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../../matrix/json.ts";
+import { DatabaseUnavailable } from "../../storage/errors.ts";
 import type { RoomsContext } from "../context.ts";
 import { receiveDeviceListUpdate, receiveSigningKeyUpdate } from "../devices/receive-device-updates.ts";
 import { receiveDirectToDevice } from "../devices/to-device.ts";
@@ -28,6 +29,7 @@ const HANDLERS: Readonly<Record<string, EduHandler>> = {
  * the transaction's other parts from us, as its sender would repeat it all for days. An EDU of an unknown type is
  * nothing to us.
  *
+ * @throws DatabaseUnavailable
  * @see https://spec.matrix.org/v1.19/server-server-api/#edus
  */
 export async function receiveEdus(ctx: RoomsContext, origin: ServerName, edus: readonly JsonValue[]): Promise<void> {
@@ -38,6 +40,9 @@ export async function receiveEdus(ctx: RoomsContext, origin: ServerName, edus: r
       const eduType = isJsonObject(edu) ? edu["edu_type"] : undefined;
       if (error instanceof EduUnusable) {
         ctx.logger.info({ origin, eduType, reason: error.message }, "an EDU was dropped");
+      } else if (error instanceof DatabaseUnavailable) {
+        // Nothing is wrong with the EDU: its transaction is not acknowledged, and comes again.
+        throw error;
       } else {
         ctx.logger.error({ err: error, origin, eduType }, "an EDU could not be handled and was dropped");
       }

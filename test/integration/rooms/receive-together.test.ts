@@ -381,4 +381,27 @@ describe("a database that can't be had", () => {
     expect(Object.keys(await receive(ofBoth, `${act} ${ofBoth.length}`))).toHaveLength(16);
     expect((await loadEvents(pool, idsOf(ofBoth))).size).toBe(16);
   });
+
+  it("costs no message to a device: the transaction that brings it is not acknowledged", async () => {
+    await pool.query("INSERT INTO users (user_id) VALUES ($1)", [sidecar.userId]);
+    await pool.query("INSERT INTO devices (user_id, device_id) VALUES ($1, 'AWAY')", [sidecar.userId]);
+    const edu = {
+      edu_type: "m.direct_to_device",
+      content: {
+        sender: `@one:${resident.serverName}`,
+        type: "m.test",
+        message_id: "while it is away",
+        messages: { [sidecar.userId]: { AWAY: {} } },
+      },
+    };
+    await pool.query(`
+      CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '53100'; END $$;
+      CREATE TRIGGER fail BEFORE INSERT ON to_device_messages FOR EACH STATEMENT EXECUTE FUNCTION fail()`);
+    const brought = { origin: resident.serverName, txnId: "with a message to a device", pdus: [], edus: [edu] };
+    await expect(receiveTransaction(sidecar.ctx, brought)).rejects.toThrow(DatabaseUnavailable);
+    await pool.query("DROP FUNCTION fail CASCADE");
+    await receiveTransaction(sidecar.ctx, brought);
+    const { rows } = await pool.query("SELECT sender FROM to_device_messages WHERE user_id = $1", [sidecar.userId]);
+    expect(rows).toEqual([{ sender: edu.content.sender }]);
+  });
 });
