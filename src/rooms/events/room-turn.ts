@@ -9,6 +9,7 @@ import { loadState, stateAtHand } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
+import { resolvedPartially } from "./resolved-partially.ts";
 import { stateBeforeEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
 import type { CurrentStateChange } from "./update-current-state.ts";
 
@@ -111,7 +112,11 @@ async function turnsIn(
 
 /** Of partial states a repair may have replaced some since. */
 function withResolved(turn: RoomTurn): RoomTurn {
-  if (turn.source.partialFor === undefined) turn.front.resolvedOf = resolvedByNow(turn);
+  const { front, source } = turn;
+  if (source.partialFor === undefined) front.resolvedOf = resolvedByNow(turn);
+  else if (front.currentSnapshotId !== null) {
+    front.resolvedOf = resolvedPartially(source.database, source.roomId, front.currentSnapshotId);
+  }
   return turn;
 }
 

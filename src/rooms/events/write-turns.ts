@@ -10,6 +10,7 @@ import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { serversOfRoom } from "./servers-of-room.ts";
 import { eventsOf } from "./events-at-hand.ts";
+import { rememberResolvedPartially } from "./resolved-partially.ts";
 import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
 import { applyCurrentStates, type CurrentStateChange } from "./update-current-state.ts";
 
@@ -42,6 +43,7 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     );
     if (changes.length > 0) await applyCurrentStates(ctx, turn.source, changes);
   }
+  for (const turn of turns) rememberResolved(turn);
   for (const { event, streamId, turn } of entries) {
     turn.source.atHand.known.set(event.eventId, { ...event, streamId });
     const servers = destinations.get(event.eventId);
@@ -50,6 +52,12 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     await addToOutbox(tx, { ...own, destinations: servers });
     if (turn.source.partialFor !== undefined) await noteOwnEventDestinations(tx, event.roomId, { ...own, servers });
   }
+}
+
+function rememberResolved({ front, source }: RoomTurn): void {
+  const { currentSnapshotId, resolvedOf: key } = front;
+  if (source.partialFor === undefined || currentSnapshotId === null || key === undefined) return;
+  rememberResolvedPartially(source, { currentSnapshotId, key });
 }
 
 /**

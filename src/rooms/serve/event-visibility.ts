@@ -1,11 +1,11 @@
 import { isStateEvent, type Pdu } from "../../matrix/event.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
-import type { EventId, ServerName, UserId } from "../../matrix/identifiers.ts";
+import type { ServerName, UserId } from "../../matrix/identifiers.ts";
 import { redact } from "../../matrix/redaction.ts";
-import { stateGet } from "../../matrix/state.ts";
+import { splitStateKey, stateEntries } from "../../matrix/state.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
 import { loadMemberships } from "../../storage/member-events.ts";
-import { members, type Membership } from "../../storage/memberships.ts";
+import type { Membership } from "../../storage/memberships.ts";
 import { whichWereSentTo } from "../../storage/own-event-destinations.ts";
 import { partialEventIds } from "../../storage/partial-state.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
@@ -32,7 +32,7 @@ export async function pdusVisibleTo(
   const ids = events.map((event) => event.eventId);
   const partial = await partialEventIds(ctx.database.pool, ids);
   const sent = await whichWereSentTo(ctx.database.pool, ids, server);
-  const judge = visibilityJudge(ctx, room, server);
+  const judge = visibilityJudge(ctx, server);
   const redacted = await redactedForms(ctx, room.rules, events);
   const pdus: Pdu[] = [];
   for (const event of events) {
@@ -60,21 +60,10 @@ const SEEN_BY: ReadonlyMap<unknown, readonly Membership[]> = new Map([
   ["joined", ["join"]],
 ]);
 
-function visibilityJudge(
-  ctx: RoomsContext,
-  room: ServedRoom,
-  server: ServerName,
-): (event: StoredEvent) => Promise<boolean> {
+function visibilityJudge(ctx: RoomsContext, server: ServerName): (event: StoredEvent) => Promise<boolean> {
   const verdicts = new Map<bigint, Promise<boolean>>();
-  let users: Promise<readonly UserId[]> | undefined;
-  const usersOfServer = async (): Promise<readonly UserId[]> => {
-    users ??= members(ctx.database.pool, room.roomId).then((all) =>
-      all.map((member) => member.userId).filter((userId) => serverNameOf(userId) === server),
-    );
-    return await users;
-  };
   const sees = (snapshotId: bigint): Promise<boolean> => {
-    const known = verdicts.get(snapshotId) ?? stateShows(ctx, snapshotId, usersOfServer);
+    const known = verdicts.get(snapshotId) ?? stateShows(ctx, snapshotId, server);
     verdicts.set(snapshotId, known);
     return known;
   };
@@ -85,22 +74,18 @@ function visibilityJudge(
   };
 }
 
-async function stateShows(
-  ctx: RoomsContext,
-  snapshotId: bigint,
-  usersOfServer: () => Promise<readonly UserId[]>,
-): Promise<boolean> {
+async function stateShows(ctx: RoomsContext, snapshotId: bigint, server: ServerName): Promise<boolean> {
   const { pool } = ctx.database;
   const visibilityId = await lookUpInSnapshot(pool, snapshotId, "m.room.history_visibility", "");
   const visibility = visibilityId === undefined ? undefined : await loadEvent(pool, visibilityId);
   const seenBy = SEEN_BY.get(visibility?.pdu.content["history_visibility"]);
   if (seenBy === undefined) return true;
   const state = await loadState(ctx.database, snapshotId);
-  const ids: EventId[] = [];
-  for (const userId of await usersOfServer()) {
-    const id = stateGet(state, "m.room.member", userId);
-    if (id !== undefined) ids.push(id);
-  }
+  // Not the room's current members: a partial room's leave out those that the resync has brought already.
+  const ids = [...stateEntries(state)].flatMap(([key, eventId]) => {
+    const [type, userId] = splitStateKey(key);
+    return type === "m.room.member" && serverNameOf(userId as UserId) === server ? [eventId] : [];
+  });
   const memberships = await loadMemberships(pool, ids);
   return [...memberships.values()].some((membership) => seenBy.includes(membership));
 }
