@@ -1,6 +1,7 @@
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { transaction, type Database } from "./database.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { holdRoom } from "./rooms.ts";
 
 /** An operator's wish for a room's resync; it is stored before the workflow is told. */
 type ResyncWish = { readonly wish: "cancelled" } | { readonly wish: "prefer-server"; readonly serverName: ServerName };
@@ -57,7 +58,7 @@ export async function storeResyncControl(
   const serverName = control.wish === "prefer-server" ? control.serverName : null;
   return await transaction(database, async (tx) => {
     // In the order in which a purge locks them; and shared, since an operator must not wait for a long repair.
-    await queryRow(tx, `SELECT 1 FROM rooms WHERE room_id = $1 FOR KEY SHARE`, [roomId]);
+    await holdRoom(tx, roomId);
     const partial = await queryRow<{ joinEventId: EventId | null }>(
       tx,
       `SELECT join_event_id AS "joinEventId" FROM partial_state_rooms WHERE room_id = $1 FOR KEY SHARE`,

@@ -28,6 +28,11 @@ export async function lockFreeRooms(tx: Connection, roomIds: readonly RoomId[]):
   );
 }
 
+/** Keeps the room from being purged until the transaction ends, and waits for nobody but who does that. */
+export async function holdRoom(tx: Connection, roomId: RoomId): Promise<void> {
+  await queryRow(tx, `SELECT 1 FROM rooms WHERE room_id = $1 FOR KEY SHARE`, [roomId]);
+}
+
 export async function loadRoom(c: Connection, roomId: RoomId): Promise<RoomRow | undefined> {
   return queryRow<RoomRow>(c, `SELECT ${ROOM_COLUMNS} FROM rooms WHERE room_id = $1`, [roomId]);
 }

@@ -3,7 +3,7 @@ import { emptyState, stateDiff, stateGet, stateKeyOf, type StateKey, type StateM
 import { loadEvent } from "../../storage/events.ts";
 import { addUnknownMembers, members } from "../../storage/memberships.ts";
 import { holdPartialRoom } from "../../storage/partial-state.ts";
-import { loadRoom } from "../../storage/rooms.ts";
+import { holdRoom, loadRoom } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
@@ -101,7 +101,15 @@ async function writeInChunks(
       standing.push(...written);
     }
   };
-  await Promise.all(Array.from({ length: WRITERS }, writer));
+  // The next attempt must not meet one that still writes.
+  const ends = await Promise.allSettled(
+    Array.from({ length: WRITERS }, async () => {
+      await writer().finally(() => {
+        next = unknown.length;
+      });
+    }),
+  );
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
   return standing;
 }
 
@@ -111,6 +119,8 @@ async function writeChunk(
   chunk: readonly MemberEvent[],
 ): Promise<readonly MemberEvent[] | "superseded"> {
   return await commit(ctx, "write members ahead", async (tx) => {
+    // In the order of those who purge the room.
+    await holdRoom(tx, roomId);
     // Whoever gives the room up meanwhile waits, and then takes these members away too.
     const partial = await holdPartialRoom(tx, roomId);
     if (partial?.joinEventId !== joinEventId) return "superseded";
