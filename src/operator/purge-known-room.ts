@@ -1,5 +1,5 @@
 import { purgeRoomOfUsers, type RoomPurged, type RoomToPurge } from "../rooms/join/purge-room.ts";
-import { countOwedOfRoom, loadRoomPurge } from "../storage/room-purges.ts";
+import { countOwedOfRoom, isRoomOpenToUs, loadRoomPurge } from "../storage/room-purges.ts";
 import type { OperatorContext } from "./context.ts";
 import { requireKnownRoom } from "./known-room.ts";
 
@@ -13,7 +13,9 @@ export async function purgeKnownRoom(ctx: OperatorContext, request: RoomToPurge)
   const { pool } = ctx.database;
   const { roomId } = request;
   const purgedAt = (await loadRoomPurge(pool, roomId))?.purgedAt ?? null;
-  if (purgedAt !== null) return { left: [], notLeft: [], owed: await countOwedOfRoom(pool, roomId) };
+  // A room of which we have been told anew since is purged anew.
+  if (purgedAt !== null && !(await isRoomOpenToUs(pool, roomId)))
+    return { left: [], notLeft: [], owed: await countOwedOfRoom(pool, roomId) };
   await requireKnownRoom(ctx, roomId);
   return await purgeRoomOfUsers(ctx, request);
 }

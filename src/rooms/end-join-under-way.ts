@@ -1,6 +1,6 @@
 import type { RoomId } from "../matrix/identifiers.ts";
 import { endJoin, type JoinUnderWay } from "../storage/joins-under-way.ts";
-import { lockRoom } from "../storage/rooms.ts";
+import { loadRoom, lockRoom } from "../storage/rooms.ts";
 import { deleteOutliersOfUnenteredRoom } from "../storage/unentered-rooms.ts";
 import type { RoomsContext } from "./context.ts";
 import { atStep, commit } from "./failpoints.ts";
@@ -14,7 +14,10 @@ export async function endJoinUnderWay(
   join: JoinUnderWay,
   { failed }: { readonly failed: boolean },
 ): Promise<void> {
-  if (!failed) return await atStep(ctx, "end the note of a join", () => endJoin(ctx.database.pool, join));
+  const { pool } = ctx.database;
+  // Whoever has the lock of a room that we know may keep it for long.
+  const room = failed ? await loadRoom(pool, join.roomId) : undefined;
+  if (room?.currentSnapshotId !== null) return await atStep(ctx, "end the note of a join", () => endJoin(pool, join));
   await commit(ctx, "end the note of a join", async (tx) => {
     // Before the note: in the order of those who purge the room.
     await lockRoom(tx, join.roomId);

@@ -46,11 +46,17 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
   return {
     url,
     pool,
-    prisma: () => (prisma ??= openPrisma({ ...config, max: Math.max(1, Math.ceil(connections / 3)) })),
+    prisma: () => (prisma ??= openPrisma({ ...config, max: Math.max(1, Math.ceil(connections / 3)) }).catch(forget)),
     async close() {
       await Promise.all([pool.end(), prisma?.then((client) => client.$disconnect())]);
     },
   };
+
+  /** What could not be loaded, for want of files that may be open, is loaded by the next who asks. */
+  function forget(error: unknown): never {
+    prisma = undefined;
+    throw error;
+  }
 }
 
 async function openPrisma(config: pg.PoolConfig): Promise<PrismaClient> {

@@ -43,12 +43,12 @@ export class DatabaseUnavailable extends Error {
 }
 
 /**
- * Connection exceptions, insufficient resources, an operator's shutdown, system errors; the end of an idle transaction,
+ * Connection exceptions but a message of ours that is malformed, insufficient resources, an operator's shutdown, system errors; the end of an idle transaction,
  * and a server that only reads, as a replica does.
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
-const UNAVAILABLE = /^(?:08|53|57P|58|25P03|25006)/;
+const UNAVAILABLE = /^(?:08(?!P01)|53|57P|58|25P03|25006)/;
 
 const CONFLICT_OF_SQLSTATE: ReadonlyMap<string, ConflictCode> = new Map([
   ["40001", "serialization"],
