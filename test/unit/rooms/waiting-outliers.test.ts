@@ -59,11 +59,18 @@ describe("createWaitingOutliers", () => {
     const waiting = newWaiting();
     for (const name of ["a", "b", "c"]) waiting.hold(anEvent(name), ids("levels"));
     waiting.hold(anEvent("d"), ids("levels", "member"));
-    waiting.hold(anEvent("e"), ids("a"));
     waiting.arrived(ids("levels"));
     const first = taken(waiting, 2);
     expect([...first, ...taken(waiting)].toSorted()).toEqual(ids("a", "b", "c"));
-    expect(waiting.stillWaiting()).toMatchObject({ undecided: ids("d", "e"), missing: new Set(ids("member", "a")) });
+    expect(waiting.stillWaiting()).toMatchObject({ undecided: ids("d"), missing: new Set(ids("member")) });
+  });
+
+  it("wakes a chain that came the wrong way round all at once, as far as it is wanted", () => {
+    const waiting = newWaiting();
+    for (const [name, lacked] of ["dc", "cb", "ba"]) waiting.hold(anEvent(name ?? ""), ids(lacked ?? ""));
+    waiting.arrived(ids("a"));
+    expect(taken(waiting, 2)).toEqual(ids("b", "c"));
+    expect(taken(waiting)).toEqual(ids("d"));
   });
 
   it("tells rings, and what builds upon them, from what is above a hole", () => {
