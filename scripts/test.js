@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "..");
@@ -14,17 +14,26 @@ const folder = mkdtempSync(join(tmpdir(), "fastjoin-test-"));
 const report = join(folder, "report.json");
 
 /** A file that failed before or outside its tests (an import, a hook) counts as one failure. */
-function failuresOutsideTests(file) {
-  return file.status === "failed" && !file.assertionResults.some(({ status }) => status === "failed") ? 1 : 0;
+function failedOutsideTests(file) {
+  return file.status === "failed" && !file.assertionResults.some(({ status }) => status === "failed");
 }
 
-function totals() {
+/** One line each, for whoever sees the end of a long log alone. */
+function failuresOf(file) {
+  const name = relative(root, file.name);
+  const line = (title, message) => `FAILED ${name}: ${title}: ${String(message).split("\n", 1)[0]}`;
+  if (failedOutsideTests(file)) return [line("outside of its tests", file.message)];
+  return file.assertionResults
+    .filter(({ status }) => status === "failed")
+    .map(({ fullName, failureMessages }) => line(fullName, failureMessages[0] ?? "no message"));
+}
+
+function outcome() {
   const { testResults } = JSON.parse(readFileSync(report, "utf8"));
   const results = testResults.flatMap((file) => file.assertionResults.map(({ status }) => status));
-  const failed = results.filter((status) => status === "failed").length;
   return {
     passed: results.filter((status) => status === "passed").length,
-    failed: failed + testResults.reduce((sum, file) => sum + failuresOutsideTests(file), 0),
+    failures: testResults.flatMap(failuresOf),
     skipped: results.filter((status) => status !== "passed" && status !== "failed").length,
   };
 }
@@ -43,15 +52,16 @@ const { status } = spawnSync(
   { cwd: root, stdio: ["ignore", "inherit", "inherit"] },
 );
 
-let sum = { passed: 0, failed: 1, skipped: 0 };
+let { passed, failures, skipped } = { passed: 0, failures: [], skipped: 0 };
 try {
-  sum = totals();
+  ({ passed, failures, skipped } = outcome());
 } catch (error) {
-  process.stderr.write(`no report of the test run: ${error.message}\n`);
+  failures = [`FAILED no report of the test run: ${error.message}`];
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
 // An error outside of every test (an unhandled rejection) shows in the exit code only.
-const failed = status !== 0 && sum.failed === 0 ? 1 : sum.failed;
-process.stdout.write(`${sum.passed} passed, ${failed} failed, ${sum.skipped} skipped\n`);
-process.exitCode = failed > 0 || sum.passed === 0 ? 1 : 0;
+if (status !== 0 && failures.length === 0) failures = ["FAILED outside of every test: see above"];
+for (const failure of failures) process.stdout.write(`${failure}\n`);
+process.stdout.write(`${passed} passed, ${failures.length} failed, ${skipped} skipped\n`);
+process.exitCode = failures.length > 0 || passed === 0 ? 1 : 0;
