@@ -50,7 +50,7 @@ export default defineConfig({
   test: {
     pool: "forks",
     // On a busy machine what is waited for may take its time; what never comes is noticed all the same.
-    expect: { poll: { timeout: 10_000 } },
+    expect: { poll: { timeout: 30_000 } },
     maxWorkers: 2,
     projects: projects.map((project) => ({
       extends: true as const,

@@ -97,7 +97,7 @@ describe("a transaction to an application service", () => {
     await first.kill();
     await say(second, roomId, "after");
 
-    await expect.poll(() => receiver.transactions().flatMap(textsOf).includes("after"), { timeout: 30_000 }).toBe(true);
+    await expect.poll(() => receiver.transactions().flatMap(textsOf).includes("after")).toBe(true);
     const sent = receiver.transactions().filter((one) => textsOf(one).length > 0);
     const [begun, repeated, ...others] = sent;
     expect(repeated?.path).toBe(begun?.path);

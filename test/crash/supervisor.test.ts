@@ -80,6 +80,6 @@ describe("fastjoin start", () => {
     const pids = pidsOf(running);
     sidecar.child.kill("SIGTERM");
     expect((await sidecar.finished).code).toBe(0);
-    await eventually(() => (living(pids).length === 0 ? true : undefined), { withinMs: 2000 });
+    await eventually(() => (living(pids).length === 0 ? true : undefined), { withinMs: 15_000 });
   });
 });

@@ -62,7 +62,7 @@ const ofAdmin = (): Watch => watch((query) => callAs(admin, "GET", `/sync?${quer
 
 async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
   await eventually(async () => ((await holds()) ? true : undefined), {
-    withinMs: 30_000,
+    withinMs: 60_000,
     about: () => `${what}: ${sidecar.output().slice(-3000)}`,
   });
 }

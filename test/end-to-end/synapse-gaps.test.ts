@@ -81,7 +81,7 @@ async function weSee(roomId: RoomId, eventId: EventId): Promise<boolean> {
 
 async function untilWeSee(roomId: RoomId, eventId: EventId): Promise<void> {
   await eventually(async () => ((await weSee(roomId, eventId)) ? true : undefined), {
-    withinMs: 20_000,
+    withinMs: 60_000,
     about: () => `we do not see ${eventId}`,
   });
 }
@@ -93,7 +93,7 @@ async function untilWeHear({ synapse: server, userId }: SynapseUser, roomId: Roo
       await sidecar.ctx.federation.queryProfile(server.serverName, { userId });
       return (await weSee(roomId, eventId)) ? true : undefined;
     },
-    { withinMs: 20_000, about: () => `${server.serverName} does not tell us of ${eventId}` },
+    { withinMs: 60_000, about: () => `${server.serverName} does not tell us of ${eventId}` },
   );
 }
 
@@ -104,7 +104,7 @@ async function seenBy(user: SynapseUser, roomId: RoomId, eventIds: readonly Even
 
 async function untilSeenBy(user: SynapseUser, roomId: RoomId, ...eventIds: readonly EventId[]): Promise<void> {
   await eventually(async () => ((await seenBy(user, roomId, eventIds)).length === eventIds.length ? true : undefined), {
-    withinMs: 20_000,
+    withinMs: 60_000,
     about: () => `${user.userId} does not see all of ${eventIds.join(", ")}`,
   });
 }

@@ -38,7 +38,7 @@ function setState(roomId: RoomId, type: string, content: JsonObject, stateKey = 
 async function synapseSees(roomId: RoomId, eventId: EventId): Promise<void> {
   await eventually(
     async () => ((await readMessages(bob, roomId)).some((event) => event["event_id"] === eventId) ? true : undefined),
-    { withinMs: 20_000, about: () => `Synapse does not see ${eventId}` },
+    { withinMs: 60_000, about: () => `Synapse does not see ${eventId}` },
   );
 }
 
@@ -51,7 +51,7 @@ async function statesAgree(roomId: RoomId): Promise<number> {
       theirs = stateMapOf((await readState(bob, roomId)) as unknown as StateEntry[]);
       return JSON.stringify([...ours].toSorted()) === JSON.stringify([...theirs].toSorted()) ? true : undefined;
     },
-    { withinMs: 30_000, about: () => JSON.stringify({ ours: [...ours], theirs: [...theirs] }) },
+    { withinMs: 60_000, about: () => JSON.stringify({ ours: [...ours], theirs: [...theirs] }) },
   );
   return ours.size;
 }

@@ -46,7 +46,7 @@ async function untilMembership(roomId: RoomId, userId: UserId, membership: strin
       return content?.["membership"] === membership ? true : undefined;
     },
     {
-      withinMs: 20_000,
+      withinMs: 60_000,
       about: () => `${userId} does not become ${membership} on Synapse`,
     },
   );
@@ -55,7 +55,7 @@ async function untilMembership(roomId: RoomId, userId: UserId, membership: strin
 async function untilSeen(roomId: RoomId, eventId: EventId): Promise<void> {
   await eventually(
     async () => ((await readMessages(admin, roomId)).some((event) => event["event_id"] === eventId) ? true : undefined),
-    { withinMs: 20_000, about: () => `Synapse does not see ${eventId}` },
+    { withinMs: 60_000, about: () => `Synapse does not see ${eventId}` },
   );
 }
 
@@ -80,7 +80,7 @@ async function agree(roomId: RoomId): Promise<void> {
       const ours = await sidecar.currentState(roomId);
       return JSON.stringify([...ours].toSorted()) === JSON.stringify([...theirs].toSorted()) ? true : undefined;
     },
-    { withinMs: 20_000, about: () => `the states of ${roomId} differ` },
+    { withinMs: 60_000, about: () => `the states of ${roomId} differ` },
   );
 }
 

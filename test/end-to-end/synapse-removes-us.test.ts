@@ -50,7 +50,7 @@ const rejoin = (roomId: RoomId) => joinRoom(ctx, { userId, roomId, via: [synapse
 
 async function untilStanding(roomId: RoomId, membership: string): Promise<void> {
   const standing = async () => (await membershipOf(database.pool, roomId, userId))?.membership;
-  await expect.poll(standing, { timeout: 30_000 }).toBe(membership);
+  await expect.poll(standing).toBe(membership);
 }
 
 async function untilSynapseSees(roomId: RoomId, member: UserId, membership: string): Promise<void> {
@@ -58,7 +58,7 @@ async function untilSynapseSees(roomId: RoomId, member: UserId, membership: stri
     const event = (await readState(admin, roomId)).find((one) => one["state_key"] === member);
     return (event?.["content"] as { readonly membership?: string } | undefined)?.membership;
   };
-  await expect.poll(seen, { timeout: 30_000 }).toBe(membership);
+  await expect.poll(seen).toBe(membership);
 }
 
 describe("a partial room on a real Synapse", () => {

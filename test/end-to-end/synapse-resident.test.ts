@@ -44,7 +44,7 @@ async function livelyRoom(version: RoomVersion): Promise<RoomId> {
 async function synapseSees(roomId: RoomId, eventId: EventId): Promise<void> {
   await eventually(
     async () => ((await readMessages(admin, roomId)).some((event) => event["event_id"] === eventId) ? true : undefined),
-    { withinMs: 20_000, about: () => `Synapse does not see ${eventId}` },
+    { withinMs: 60_000, about: () => `Synapse does not see ${eventId}` },
   );
 }
 

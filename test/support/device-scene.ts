@@ -91,7 +91,7 @@ export async function openDeviceScene(): Promise<DeviceScene> {
         const left = await database.pool.query(`SELECT 1 FROM outbox_edus WHERE destination = ANY ($1)`, [names]);
         return left.rows.length;
       };
-      await expect.poll(count, { timeout: 10_000 }).toBe(0);
+      await expect.poll(count).toBe(0);
     },
     devicesSeen: async (client, userId) => {
       const answer = await client.ok("POST", "keys/query", { body: { device_keys: { [userId]: [] }, timeout: 5000 } });

@@ -48,7 +48,7 @@ export function httpClient(url: string, userId: string, accessToken: string): Ht
       return (await call<{ event_id: string }>("PUT", path, { msgtype: "m.text", body })).event_id;
     },
     fullState: async (roomId) => stateMapOf(await call<StateEntry[]>("GET", inRoom(roomId, "state"))),
-    sees: async (roomId, eventId, withinMs = 20_000) => {
+    sees: async (roomId, eventId, withinMs = 60_000) => {
       const until = Date.now() + withinMs;
       for (;;) {
         try {

@@ -197,7 +197,7 @@ describe("createFederationClient", () => {
     });
     const client = aClient(database, { requestsPerServer: 3 });
     const calls = Promise.all(Array.from({ length: 12 }, () => client.event(server.name, "$a")));
-    await expect.poll(() => server.seen.length, { timeout: 10_000 }).toBe(3);
+    await expect.poll(() => server.seen.length).toBe(3);
     await sleep(300);
     expect(server.seen.length).toBe(3);
     open();

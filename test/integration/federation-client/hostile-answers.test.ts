@@ -32,7 +32,9 @@ describe("an answer that", () => {
   });
 
   it("stops coming is a timeout", async () => {
-    const failure = await failureOfState((_request, response) => void response.write('{"pdus":['), { timeoutMs: 300 });
+    const failure = await failureOfState((_request, response) => void response.write('{"pdus":['), {
+      timeoutMs: 2_000,
+    });
     expect(failure).toMatchObject({ kind: "timeout", reason: "the answer took too long" });
   });
 

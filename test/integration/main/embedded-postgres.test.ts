@@ -51,8 +51,7 @@ async function kill(child: ChildProcess): Promise<void> {
 }
 
 async function untilGone(pid: number): Promise<void> {
-  for (let wait = 0; wait < 500 && processIdentity(pid) !== undefined; wait += 1) await sleep(10);
-  expect(processIdentity(pid)).toBeUndefined();
+  await expect.poll(() => processIdentity(pid)).toBeUndefined();
 }
 
 function parentOf(pid: number): number {

@@ -214,7 +214,7 @@ describe("with an embedded Temporal", () => {
       const { child, finished, output } = spawnFastjoin(settings.env, "serve");
       try {
         const registered = async () => ((await attributes()).includes("ResyncPhase") ? true : undefined);
-        await eventually(registered, { withinMs: 30_000, about: output });
+        await eventually(registered, { withinMs: 60_000, about: output });
         expect(output()).toContain("FASTJOIN_OPERATOR_TOKEN is short");
       } finally {
         child.kill("SIGTERM");

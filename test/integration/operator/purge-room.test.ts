@@ -101,7 +101,7 @@ async function roundAfter(milliseconds: number): Promise<void> {
 }
 
 async function untilOut(room: HostedRoom, userId: UserId): Promise<void> {
-  await expect.poll(() => resident.membership(room, userId), { timeout: 10_000 }).toBe("leave");
+  await expect.poll(() => resident.membership(room, userId)).toBe("leave");
 }
 
 async function farIsBack(): Promise<void> {

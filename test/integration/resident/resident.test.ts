@@ -228,7 +228,7 @@ describe("trouble", () => {
   });
 
   it("slows down an answer", async () => {
-    resident.trouble({ kind: "slow", delayMs: 300, at: "version" });
+    resident.trouble({ kind: "slow", delayMs: 3_000, at: "version" });
     const first = await Promise.race([
       ask(paths.version()).then(() => "slow"),
       ask(paths.serverKeys()).then(() => "quick"),

@@ -44,7 +44,7 @@ describe("spawnResident", () => {
     const pid = Number(String(line));
     expect(isAlive(pid)).toBe(true);
     starter.kill("SIGKILL");
-    await expect.poll(() => isAlive(pid), { timeout: 5000 }).toBe(false);
+    await expect.poll(() => isAlive(pid)).toBe(false);
   });
 });
 

@@ -120,7 +120,7 @@ const departures: readonly (readonly [string, (entered: Entered) => Promise<unkn
 ];
 
 async function untilKnown(room: HostedRoom, user: UserId): Promise<void> {
-  await expect.poll(() => resident.membership(room, user), { timeout: 10_000 }).toBe("leave");
+  await expect.poll(() => resident.membership(room, user)).toBe("leave");
 }
 
 describe("a partial room of which the last of our users", () => {

@@ -78,7 +78,7 @@ function deliver(ctx: RoomsContext = aContext()): void {
 }
 
 async function untilAllIsSent(): Promise<void> {
-  await expect.poll(() => outboxDestinations(database.pool), { timeout: 10_000 }).toEqual([]);
+  await expect.poll(() => outboxDestinations(database.pool)).toEqual([]);
 }
 
 const numbers = (from: number, count: number): readonly number[] => Array.from({ length: count }, (_, n) => from + n);
@@ -121,7 +121,7 @@ describe("EDUs in the outbox", () => {
     for (const attempts of [2, 3]) {
       await expect.poll(async () => (await listBackOffs(database.pool)).length).toBe(1);
       await ctx.federation.noteServerAlive(server.name);
-      await expect.poll(() => server.seen.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(attempts);
+      await expect.poll(() => server.seen.length).toBeGreaterThanOrEqual(attempts);
     }
     await untilAllIsSent();
     const [first, second, third, fourth] = sentTo(server);

@@ -65,7 +65,7 @@ async function lengthOfList(server: ServerName): Promise<number | null> {
 }
 
 async function expectEmptyList(server: ServerName): Promise<void> {
-  await expect.poll(() => lengthOfList(server), { timeout: 10_000 }).toBe(0);
+  await expect.poll(() => lengthOfList(server)).toBe(0);
 }
 
 async function failingServers(): Promise<readonly string[]> {
@@ -112,7 +112,7 @@ describe("startOutboxDelivery", () => {
     for (const attempts of [2, 3]) {
       await expect.poll(failingServers).toEqual([server.name]);
       await ctx.federation.noteServerAlive(server.name);
-      await expect.poll(() => server.seen.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(attempts);
+      await expect.poll(() => server.seen.length).toBeGreaterThanOrEqual(attempts);
     }
     await expectEmptyList(server.name);
     const [first, second, third, fourth] = sentTo(server);
@@ -212,15 +212,19 @@ describe("startOutboxDelivery", () => {
 
   it("waits for answers when it stops, for a while, and begins nothing new", async () => {
     const roomId = await aStoredRoom(database);
+    let open: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (open = resolve));
     const slow = await startServer(async (request, response) => {
-      await sleep(300);
+      await gate;
       await ok(request, response);
     });
     const silent = await startServer(() => undefined);
     for (let n = 0; n < 60; n++) await post(roomId, `message ${n}`, slow.name, silent.name);
-    const delivery = deliver(aContext(), { drainMs: 600 });
+    const delivery = deliver(aContext(), { drainMs: 3_000 });
     await expect.poll(() => slow.seen.length + silent.seen.length).toBe(2);
-    await delivery.stop();
+    const stopping = delivery.stop();
+    open();
+    await stopping;
     expect(await lengthOfList(slow.name)).toBe(10);
     expect(await lengthOfList(silent.name)).toBe(60);
     expect(await failingServers()).toEqual([]);

@@ -46,7 +46,7 @@ function leavesSentTo(front: Front, roomId: RoomId, user: UserId = userId): read
 }
 
 async function untilTold(front: Front, roomId: RoomId, user: UserId = userId): Promise<void> {
-  await expect.poll(() => leavesSentTo(front, roomId, user).length, { timeout: 10_000 }).toBe(1);
+  await expect.poll(() => leavesSentTo(front, roomId, user).length).toBe(1);
 }
 
 const typesOf = (room: HostedRoom, ids: readonly EventId[]): readonly unknown[] =>

@@ -122,7 +122,7 @@ describe.each(STANDINGS)("a gap in a room whose state is %s", (standing) => {
     const pushed = idsOf([...after, ...beside]);
 
     // The first answer is held until all have come.
-    const slow = resident.trouble({ kind: "slow", delayMs: 500, at: "get_missing_events" });
+    const slow = resident.trouble({ kind: "slow", delayMs: 2_000, at: "get_missing_events" });
     await Promise.all(pushed.map((eventId) => resident.deliver(entered.room, [eventId])));
 
     slow();

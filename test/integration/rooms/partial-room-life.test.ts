@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { createRoom } from "../../../src/rooms/send/create-room.ts";
@@ -13,6 +12,7 @@ import { joinedRooms } from "../../../src/storage/memberships.ts";
 import { countPartialEvents, partialRoom, partialRoomServers } from "../../../src/storage/partial-state.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
+import { holdAtRequest } from "../../support/hold-point.ts";
 import { openScene } from "../../support/scene.ts";
 import { driveResync } from "../../support/drive-resync.ts";
 
@@ -138,16 +138,15 @@ describe("joinRoom", () => {
   it("keeps what arrives before its answer is stored", async () => {
     members += 1;
     const room = resident.hostRoom({ members });
-    const slow = resident.trouble({ kind: "slow", delayMs: 400, at: "send_join" });
-    const joining = joinRoom(sidecar.ctx, {
-      userId: sidecar.userId,
-      roomId: room.roomId,
-      via: [resident.serverName],
-    });
-    await sleep(150);
+    const held = holdAtRequest(sidecar.ctx.federation, "sendJoin", { after: true });
+    const joining = joinRoom(
+      { ...sidecar.ctx, federation: held.federation },
+      { userId: sidecar.userId, roomId: room.roomId, via: [resident.serverName] },
+    );
+    await held.reached;
     const early = await resident.sendMessage(room, resident.founder, "early", { to: [sidecar.serverName] });
+    held.release();
     const joined = await joining;
-    slow();
 
     expect(early.results).toMatchObject([{ status: 200 }]);
     expect(joined.partial).toBe(true);

@@ -61,7 +61,7 @@ function heardBy(front: Front, { roomId }: HostedRoom): string[] {
 }
 
 async function expectHeard(front: Front, room: HostedRoom, ...bodies: readonly string[]): Promise<void> {
-  await expect.poll(() => heardBy(front, room), { timeout: 10_000 }).toEqual(bodies);
+  await expect.poll(() => heardBy(front, room)).toEqual(bodies);
 }
 
 /** The server talks to us again; an attempt that was under way may still fail and be waited after. */
@@ -225,7 +225,7 @@ describe("events that went to servers which were not in the room", () => {
     const room = aRoom();
     const joinEventId = await enterMisled(room, far);
     for (let count = 0; count < 45; count += 1) await say(room, `message ${count}`);
-    await expect.poll(() => owedTo(far), { timeout: 20_000 }).toBe(0);
+    await expect.poll(() => owedTo(far)).toBe(0);
 
     await driveResync(ctx, room.roomId, joinEventId);
 

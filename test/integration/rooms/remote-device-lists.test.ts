@@ -100,7 +100,7 @@ describe("the devices of another server's user", () => {
     await update(second, userId, { deviceId: "NEW", streamId: 9, prevIds: [8] });
     await expect.poll(() => fetches(second, userId)).toBe(2);
     resident.clearTrouble(second);
-    await expect.poll(async () => seen(alice, userId), { timeout: 10_000 }).toEqual(["NEW"]);
+    await expect.poll(async () => seen(alice, userId)).toEqual(["NEW"]);
   });
 
   it("don't change by an update that comes again", async () => {

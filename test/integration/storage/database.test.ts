@@ -8,7 +8,7 @@ await database.pool.query("CREATE TABLE counts (n integer); INSERT INTO counts V
 
 describe("transaction", () => {
   it("of a process that is frozen in its midst is undone, so that its locks hold up nobody, and says so", async () => {
-    const frozen = openDatabase(database.url, { idleTransactionMs: 100 });
+    const frozen = openDatabase(database.url, { idleTransactionMs: 1_500 });
     try {
       const count = (n: number) => `UPDATE counts SET n = n + ${n}`;
       let thaw = (): void => {};

@@ -84,8 +84,7 @@ describe("takeStreamPositions", () => {
 
 describe("listenForStream", () => {
   async function positionsUntil(told: readonly bigint[], wanted: bigint): Promise<void> {
-    for (let wait = 0; wait < 500 && !told.includes(wanted); wait += 1) await sleep(20);
-    expect(told).toContain(wanted);
+    await expect.poll(() => told).toContain(wanted);
   }
 
   it("tells the last position of each commit, and none before the commit", async () => {

@@ -9,6 +9,7 @@ import { partialRoom } from "../../../../src/storage/partial-state.ts";
 import { loadRoom } from "../../../../src/storage/rooms.ts";
 import { countWaitingPdus } from "../../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../../resident/hosted-room.ts";
+import { givingUpOnceLetIn } from "../../../support/impatient-join.ts";
 import { completeResync, hostRoom, join, memberEventOf } from "../../../support/race-scene.ts";
 import { openScene } from "../../../support/scene.ts";
 import { eventually } from "../../../support/sidecar-process.ts";
@@ -17,21 +18,16 @@ const scene = await openScene({ fronts: 2 });
 const { database, resident, sidecar } = scene;
 const [first, second] = resident.fronts.map((front) => front.serverName) as [string, string];
 
-/** A sidecar that gives up soon on a server which does not answer its join. */
-const impatient: RoomsContext = {
-  ...sidecar.ctx,
-  federation: {
-    ...sidecar.ctx.federation,
-    sendJoin: (server, request, options) =>
-      sidecar.ctx.federation.sendJoin(server, request, { ...options, timeoutMs: 500 }),
-  },
-};
+/** Gives up on the first server's answer. */
+function impatient(room: HostedRoom): RoomsContext {
+  return givingUpOnceLetIn(sidecar.ctx, first, () => resident.membership(room, sidecar.userId) === "join");
+}
 
 /** The resident has let us in and holds its answer; we have gone. Its answer then finds nobody. */
 async function joinInVain(room: HostedRoom): Promise<void> {
   const letGo = resident.trouble({ kind: "hold", at: "send_join" });
   await expect(
-    joinRoom(impatient, { userId: sidecar.userId, roomId: room.roomId, via: [first] }),
+    joinRoom(impatient(room), { userId: sidecar.userId, roomId: room.roomId, via: [first] }),
   ).rejects.toMatchObject({ status: 502 });
   expect(resident.membership(room, sidecar.userId)).toBe("join");
   letGo();
@@ -77,7 +73,7 @@ describe("a send_join that is answered after we gave up", () => {
     const room = hostRoom(scene);
     const { roomId } = room;
     const letGo = resident.trouble({ kind: "hold", at: "send_join" });
-    const joined = await joinRoom(impatient, { userId: sidecar.userId, roomId, via: [first, second] });
+    const joined = await joinRoom(impatient(room), { userId: sidecar.userId, roomId, via: [first, second] });
     expect(await partialRoom(database.pool, roomId)).toMatchObject({ joinedVia: second, joinEventId: joined.eventId });
 
     // The first server's own event builds on both of our joins; it comes while the first is still unknown to us.

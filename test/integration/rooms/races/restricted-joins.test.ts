@@ -12,6 +12,7 @@ import { loadRoom } from "../../../../src/storage/rooms.ts";
 import type { Front } from "../../../resident/front.ts";
 import type { HostedRoom } from "../../../resident/hosted-room.ts";
 import { AT_ROOM, AT_STREAM, holdAtRequest, holdStream, untilWaiting, type Held } from "../../../support/hold-point.ts";
+import { givingUpOnceLetIn } from "../../../support/impatient-join.ts";
 import {
   completeResync,
   expectWhole,
@@ -125,12 +126,12 @@ describe("a restricted join that is answered after we gave up", () => {
     const { roomId } = room;
     const end = haveTheSecondVouch(room);
     const letGo = resident.trouble({ kind: "hold", at: "send_join" }, second);
-    const { federation } = sidecar.ctx;
-    const impatient: typeof federation = {
-      ...federation,
-      sendJoin: (server, request, options) => federation.sendJoin(server, request, { ...options, timeoutMs: 500 }),
-    };
-    await expect(join({ ...sidecar.ctx, federation: impatient }, room, bob)).rejects.toMatchObject({ status: 502 });
+    const impatient = givingUpOnceLetIn(
+      sidecar.ctx,
+      second.serverName,
+      () => resident.membership(room, bob) === "join",
+    );
+    await expect(join(impatient, room, bob)).rejects.toMatchObject({ status: 502 });
     letGo();
     end();
     expect(resident.membership(room, bob)).toBe("join");
