@@ -13,6 +13,7 @@ import { startAppservicePushes } from "../rooms/appservices/push-to-services.ts"
 import type { Reach } from "../rooms/failpoints.ts";
 import { startExpiring } from "../rooms/edus/keep-expiring.ts";
 import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
+import { startForgettingFailedJoins } from "../rooms/join/forget-failed-joins.ts";
 import { startForgettingTransactions } from "../rooms/receive/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive/receive-waiting-pdus.ts";
 import { reconcileResyncs } from "../rooms/resync/reconcile-resyncs.ts";
@@ -148,6 +149,8 @@ export async function serve(config: Config, { reach }: { readonly reach?: Reach 
     shutdown.add({ name: "waiting PDUs", stop: () => waiting.stop(), together: true });
     const expiring = startExpiring(client.context);
     shutdown.add({ name: "expiring typing and presence", stop: () => expiring.stop(), together: true });
+    const failedJoins = startForgettingFailedJoins(ctx);
+    shutdown.add({ name: "forgetting failed joins", stop: () => failedJoins.stop(), together: true });
     const forgetting = startForgettingTransactions(ctx);
     shutdown.add({ name: "forgetting old transactions", stop: () => forgetting.stop(), together: true });
     logger.info(urls, "listening");

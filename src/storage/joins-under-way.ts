@@ -1,5 +1,6 @@
 import type { RoomId, UserId } from "../matrix/identifiers.ts";
-import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { untilNoEarlyOutlierIsDeleted } from "./early-outliers.ts";
+import { execute, queryRow, type Connection } from "./query.ts";
 
 /** One join of a user: two of them may be under way at once, by two clients or two processes. */
 export interface JoinUnderWay {
@@ -9,7 +10,10 @@ export interface JoinUnderWay {
   readonly attempt: string;
 }
 
-/** Notes that a join has begun, so that PDUs for the room are kept until it ends. `since`: milliseconds. */
+/**
+ * Notes that a join has begun, so that PDUs for the room are kept until it ends, and what earlier ones have left is not
+ * deleted any more. `since`: milliseconds.
+ */
 export async function beginJoin(c: Connection, join: JoinUnderWay & { readonly since: number }): Promise<void> {
   await execute(
     c,
@@ -17,6 +21,7 @@ export async function beginJoin(c: Connection, join: JoinUnderWay & { readonly s
      ON CONFLICT (room_id, user_id, attempt) DO UPDATE SET since = EXCLUDED.since`,
     [join.roomId, join.userId, join.attempt, new Date(join.since)],
   );
+  await untilNoEarlyOutlierIsDeleted(c, join.roomId);
 }
 
 export async function endJoin(c: Connection, { roomId, userId, attempt }: JoinUnderWay): Promise<void> {
@@ -46,12 +51,7 @@ export async function isJoinUnderWay(c: Connection, roomId: RoomId): Promise<boo
   return row?.found ?? false;
 }
 
-/** Forgets joins that a crash has left behind: those begun before `before` (milliseconds). The rooms that they were of. */
-export async function forgetStaleJoins(c: Connection, before: number): Promise<ReadonlySet<RoomId>> {
-  const rows = await queryRows<{ roomId: RoomId }>(
-    c,
-    `DELETE FROM joins_under_way WHERE since < $1 RETURNING room_id AS "roomId"`,
-    [new Date(before)],
-  );
-  return new Set(rows.map(({ roomId }) => roomId));
+/** Forgets joins that a crash has left behind: those begun before `before` (milliseconds). */
+export async function forgetStaleJoins(c: Connection, before: number): Promise<void> {
+  await execute(c, `DELETE FROM joins_under_way WHERE since < $1`, [new Date(before)]);
 }

@@ -5,6 +5,7 @@ import { execute, type Connection } from "./query.ts";
 const DETAILS: readonly string[] = [
   `DELETE FROM waiting_pdus WHERE room_id = $1`,
   `DELETE FROM joins_under_way WHERE room_id = $1`,
+  `DELETE FROM early_outliers WHERE room_id = $1`,
   `DELETE FROM typing_users WHERE room_id = $1`,
   `DELETE FROM typing_rooms WHERE room_id = $1`,
   `DELETE FROM receipts WHERE room_id = $1`,

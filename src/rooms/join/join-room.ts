@@ -4,7 +4,7 @@ import { FederationFailure } from "../../federation-client/failures.ts";
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import type { EventId, RoomId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import { beginJoin, type JoinUnderWay } from "../../storage/joins-under-way.ts";
+import { beginJoin, endJoin, type JoinUnderWay } from "../../storage/joins-under-way.ts";
 import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import { PrevEventsMissing } from "../events/accept-event.ts";
@@ -12,7 +12,6 @@ import type { MembershipRequest } from "./complete-template.ts";
 import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { atStep } from "../failpoints.ts";
-import { endJoinUnderWay } from "../end-join-under-way.ts";
 import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
 import { authorisingUserFor } from "./restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";
@@ -91,18 +90,16 @@ async function joinByHandshake(
 ): Promise<RoomJoined> {
   const { roomId, userId } = request;
   const underWay: JoinUnderWay = { roomId, userId, attempt: randomUUID() };
-  let failed = true;
   try {
     const join = { ...underWay, content: request.content ?? {} };
     const { answer, stored } = await shakeHands(ctx, join, servers);
-    failed = false;
     const { eventId } = answer.join;
     if (stored.kind === "entered" && stored.partial) await startResync(ctx, roomId, eventId);
     // Not waited for: the user is in the room.
     if (stored.kind === "joined-too") void fillGapBeforeJoin(ctx, answer);
     return { roomId, eventId, partial: stored.partial };
   } finally {
-    await endJoinUnderWay(ctx, underWay, { failed });
+    await atStep(ctx, "end the note of a join", () => endJoin(ctx.database.pool, underWay));
     // Not waited for: their past may have to be fetched from slow servers.
     void receiveKeptPdus(ctx, roomId);
   }

@@ -6,6 +6,7 @@ import { isServerName, type EventId, type RoomId, type ServerName } from "../../
 import { isJsonObject, type JsonObject } from "../../matrix/json.ts";
 import { jsonWeight } from "../../matrix/json-weight.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { noteEarlyOutliers } from "../../storage/early-outliers.ts";
 import { insertOutliers } from "../../storage/events.ts";
 import { insertOrCorrectRoom } from "../../storage/rooms.ts";
 import type { AuthorizedOutlier } from "../events/authorize-outliers.ts";
@@ -217,6 +218,10 @@ function joinEvent(ctx: RoomsContext, template: JoinTemplate, request: Membershi
   return completeTemplate(ctx, event, { rules, content, fail });
 }
 
+function idsOf(chunk: readonly TakenOutlier[]): readonly EventId[] {
+  return chunk.map(({ event }) => event.eventId);
+}
+
 async function storeEarly(
   ctx: RoomsContext,
   roomId: RoomId,
@@ -225,7 +230,9 @@ async function storeEarly(
 ): Promise<void> {
   await commit(ctx, "store early events of an answer", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId, roomVersion: rules.version });
-    await insertOutliers(tx, chunk);
+    const inserted = await insertOutliers(tx, chunk);
+    // Until the room is entered: the join may yet fail, or die.
+    if (inserted > 0) await noteEarlyOutliers(tx, roomId, idsOf(chunk));
   });
 }
 

@@ -28,7 +28,6 @@ import { fillGap, PARENT_ATTEMPTS } from "../fetch/fill-gap.ts";
 import { reportLostEvents } from "../lost-events.ts";
 import { receiveKeptPdu, receiveVerifiedEvent } from "./receive-pdu.ts";
 import { missingPrevEvents } from "../fetch/missing-prev-events.ts";
-import { forgetUnenteredRoom } from "../end-join-under-way.ts";
 import { serversForResync } from "../resync/resync-servers.ts";
 
 /** Between two looks at the table. */
@@ -105,8 +104,7 @@ async function dueByRoom(
   exceptRooms: readonly RoomId[],
 ): Promise<ReadonlyMap<RoomId, readonly WaitingPdu[]>> {
   const { pool } = ctx.database;
-  const abandoned = await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
-  for (const roomId of abandoned) await forgetUnenteredRoom(ctx, roomId);
+  await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
   const rooms = new Map<RoomId, WaitingPdu[]>();
   for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE, exceptRooms })) {
     const ofRoom = rooms.get(waiting.roomId) ?? [];

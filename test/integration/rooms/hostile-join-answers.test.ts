@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
+import { forgetFailedJoins } from "../../../src/rooms/join/forget-failed-joins.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { beginJoin } from "../../../src/storage/joins-under-way.ts";
@@ -11,6 +12,7 @@ import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { Trouble } from "../../resident/trouble.ts";
 import { expectJoinRefused, watched } from "../../support/hostile-scene.ts";
 import { hostRoom, join } from "../../support/race-scene.ts";
+import { rowsNaming } from "../../support/rows-naming.ts";
 import { openScene } from "../../support/scene.ts";
 
 const scene = await openScene();
@@ -157,16 +159,32 @@ describe("an answer to send_join that is refused, and too large to be held in me
     return rows[0]?.count ?? 0;
   }
 
-  it("leaves nothing behind", async () => {
-    expect(await outliersOf(await joinLargeRoom())).toBe(0);
+  it("leaves nothing behind, for whose end no client has waited", async () => {
+    const room = await joinLargeRoom();
+    expect(await outliersOf(room)).toBeGreaterThan(200);
+    await forgetFailedJoins(scene.sidecar.ctx);
+    expect(await outliersOf(room)).toBe(0);
+    expect(await rowsNaming(database, room.roomId)).toEqual({ rooms: 1 });
   });
 
   it("leaves it to the last of the joins that are under way, or to whoever finds that one abandoned", async () => {
     const other = { userId: "@other:example.org", attempt: "other", since: 1 } as const;
     const room = await joinLargeRoom(({ roomId }) => beginJoin(pool, { ...other, roomId }));
+    await forgetFailedJoins(scene.sidecar.ctx);
     expect(await outliersOf(room)).toBeGreaterThan(200);
     await receiveWaitingPdus(scene.sidecar.ctx);
+    await forgetFailedJoins(scene.sidecar.ctx);
     expect(await outliersOf(room)).toBe(0);
+  });
+
+  it("takes nothing from the room that is entered by the next join", async () => {
+    const room = await joinLargeRoom();
+    resident.clearTrouble();
+    await join(scene, scene.sidecar.ctx, room);
+    const stored = await outliersOf(room);
+    await forgetFailedJoins(scene.sidecar.ctx);
+    expect(await outliersOf(room)).toBe(stored);
+    expect(await rowsNaming(database, room.roomId)).not.toHaveProperty("early_outliers");
   });
 });
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../../../src/matrix/json.ts";
@@ -7,7 +8,10 @@ import {
   forgetClientTransactions,
   storeClientTransaction,
 } from "../../../src/storage/client-transactions.ts";
+import { transaction } from "../../../src/storage/database.ts";
 import { clearBackOff, listBackOffs, loadBackOff, storeBackOff } from "../../../src/storage/destinations.ts";
+import { deleteEarlyOutliers, noteEarlyOutliers } from "../../../src/storage/early-outliers.ts";
+import { insertOutliers, whichExist } from "../../../src/storage/events.ts";
 import { loadInviteRoomStates, serversThatToldOf, storeInviteRoomState } from "../../../src/storage/invites.ts";
 import { beginJoin, endJoin, forgetStaleJoins, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
 import {
@@ -23,6 +27,7 @@ import {
   storeReceivedTransaction,
 } from "../../../src/storage/received-transactions.ts";
 import { loadServerKeys, storeServerKeys } from "../../../src/storage/server-keys.ts";
+import { appendLocalMembership } from "../../../src/storage/streams.ts";
 import {
   addWaitingPdu,
   countWaitingPdus,
@@ -137,9 +142,68 @@ describe("beginJoin", () => {
     expect(await isJoinUnderWay(pool, roomId)).toBe(true);
     await endJoin(pool, { roomId, userId: "@a:b", attempt: "1" });
     expect(await isJoinUnderWay(pool, roomId)).toBe(true);
-    expect(await forgetStaleJoins(pool, 2_000)).toEqual(new Set());
-    expect(await forgetStaleJoins(pool, 2_001)).toEqual(new Set([roomId]));
+    await forgetStaleJoins(pool, 2_000);
+    expect(await isJoinUnderWay(pool, roomId)).toBe(true);
+    await forgetStaleJoins(pool, 2_001);
     expect(await isJoinUnderWay(pool, roomId)).toBe(false);
+  });
+});
+
+describe("deleteEarlyOutliers", () => {
+  async function aRoomWithEarlyOutliers(ids: readonly EventId[]): Promise<RoomId> {
+    const roomId = await aStoredRoom(database);
+    await insertOutliers(
+      pool,
+      ids.map((id) => ({ event: anEvent(roomId, id), rejection: null })),
+    );
+    await noteEarlyOutliers(pool, roomId, ids);
+    return roomId;
+  }
+  const deleteOnce = (): Promise<boolean> => transaction(database, deleteEarlyOutliers);
+  const left = async (ids: readonly EventId[]): Promise<ReadonlySet<EventId>> => await whichExist(pool, ids);
+
+  it("deletes a chunk at a time, and then finds nothing", async () => {
+    const ids = Array.from({ length: 1_200 }, (_none, index): EventId => `$early${index}`);
+    await aRoomWithEarlyOutliers(ids);
+    expect(await deleteOnce()).toBe(true);
+    const { size } = await left(ids);
+    expect(size).toBeGreaterThan(600);
+    expect(size).toBeLessThan(1_200);
+    while (await deleteOnce()) expect((await left(ids)).size).toBeLessThan(size);
+    expect((await left(ids)).size).toBe(0);
+  });
+
+  it("keeps what tells of a user of ours, and what has its place in the timeline", async () => {
+    const roomId = await aRoomWithEarlyOutliers(["$early-invite", "$early-placed", "$early-other"]);
+    const invite = { userId: "@u:example.org", roomId, membership: "invite", eventId: "$early-invite" } as const;
+    await appendLocalMembership(pool, { ...invite, streamId: 900_000n });
+    await storeInTimeline(database, anEvent(roomId, "$early-placed"));
+    expect(await deleteOnce()).toBe(true);
+    expect(await left(["$early-invite", "$early-placed", "$early-other"])).toEqual(
+      new Set(["$early-invite", "$early-placed"]),
+    );
+  });
+
+  it("deletes nothing of a room with a join under way, and is waited for by one that begins", async () => {
+    const roomId = await aRoomWithEarlyOutliers(["$early-a"]);
+    const join = { roomId, userId: "@u:example.org", attempt: "1", since: 0 } as const;
+    const order: string[] = [];
+    let begun: Promise<unknown> | undefined;
+    await transaction(database, async (tx) => {
+      expect(await deleteEarlyOutliers(tx)).toBe(true);
+      begun = beginJoin(pool, join).then(() => order.push("begun"));
+      while (!(await isJoinUnderWay(pool, roomId))) await sleep(5);
+      order.push("deleted");
+    });
+    await begun;
+    expect(order).toEqual(["deleted", "begun"]);
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$early-a"), rejection: null }]);
+    await noteEarlyOutliers(pool, roomId, ["$early-a"]);
+    expect(await deleteOnce()).toBe(false);
+    expect(await left(["$early-a"])).toEqual(new Set(["$early-a"]));
+    await endJoin(pool, join);
+    expect(await deleteOnce()).toBe(true);
+    expect((await left(["$early-a"])).size).toBe(0);
   });
 });
 
