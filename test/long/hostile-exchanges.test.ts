@@ -31,7 +31,7 @@ import { identityOf } from "../resident/identities.ts";
 import { driveResync } from "../support/drive-resync.ts";
 import { rowsNaming } from "../support/rows-naming.ts";
 import { openScene } from "../support/scene.ts";
-import { runs } from "./fuzz.ts";
+import { runs } from "../support/fuzz.ts";
 
 const { database, resident, sidecar } = await openScene();
 const failures: string[] = [];

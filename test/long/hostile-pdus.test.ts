@@ -25,7 +25,7 @@ import {
   type Mutation,
   type RealRoom,
 } from "../property/arbitrary-real-events.ts";
-import { runs } from "./fuzz.ts";
+import { runs } from "../support/fuzz.ts";
 
 /** One of the room's events, counted round. */
 function eventAt(room: RealRoom, at: number): Event {

@@ -28,7 +28,7 @@ import { isJsonObject, parseJson, stringifyJson } from "../../src/matrix/json.ts
 import type { JsonObject, JsonValue } from "../../src/matrix/json.ts";
 import { signingKeyFromSeed, signJson } from "../../src/matrix/signatures.ts";
 import { byteMutations, mutated, mutatedBytes, mutation, realRoom } from "../property/arbitrary-real-events.ts";
-import { runs } from "./fuzz.ts";
+import { runs } from "../support/fuzz.ts";
 
 const NOW = 1_700_000_000_000;
 const KEY = signingKeyFromSeed("ed25519:1", Buffer.alloc(32, 1));

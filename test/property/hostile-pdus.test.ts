@@ -9,22 +9,23 @@ import { verifyEventSignatures } from "../../src/matrix/signatures.ts";
 import { ALL_RULES, aSignedPdu, TEST_KEYS } from "../support/a-pdu.ts";
 import { laxJson } from "./arbitrary-json.ts";
 import { anyRules, changedByte, goodPdu, mutant, mutate, place, useUp } from "./arbitrary-pdus.ts";
+import { runs } from "../support/fuzz.ts";
 
 describe("parsePdu", () => {
   it("gives nothing but verdicts on arbitrary JSON", () => {
-    fc.assert(fc.property(laxJson, anyRules, useUp));
+    fc.assert(fc.property(laxJson, anyRules, useUp), runs(100));
   });
 
   it("gives nothing but verdicts on events with arbitrary members", () => {
     const keys = Object.keys(aSignedPdu(ALL_RULES[0] as never));
     const record = fc.record(Object.fromEntries(keys.map((key) => [key, laxJson])), { requiredKeys: [] });
-    fc.assert(fc.property(record, anyRules, useUp));
+    fc.assert(fc.property(record, anyRules, useUp), runs(100));
   });
 
   it("gives nothing but verdicts on mutated events, and what it accepts can be used", () => {
     fc.assert(
       fc.property(mutant, ({ rules, value }) => useUp(value, rules)),
-      { numRuns: 3000 },
+      runs(3000),
     );
   });
 
@@ -33,7 +34,7 @@ describe("parsePdu", () => {
       fc.property(changedByte, (mutated) => {
         if (mutated !== undefined) useUp(mutated.value, mutated.rules);
       }),
-      { numRuns: 3000 },
+      runs(3000),
     );
   });
 });
@@ -48,7 +49,7 @@ describe("redact", () => {
         expect(redact(once, rules)).toEqual(once);
         expect(parsePdu(once, rules)).toMatchObject({ ok: true, event: { eventId: verdict.event.eventId } });
       }),
-      { numRuns: 1000 },
+      runs(1000),
     );
   });
 });
@@ -67,7 +68,7 @@ describe("a changed event", () => {
           contentHashMatches(accepted, rules) && verifyEventSignatures(accepted, rules, eventId, TEST_KEYS).valid;
         expect(proved).toBe(false);
       }),
-      { numRuns: 2000 },
+      runs(2000),
     );
   });
 });

@@ -5,6 +5,7 @@ import type { JsonPiece } from "../../src/federation-client/json-splitter.ts";
 import { isJsonObject, parseJson, stringifyJson } from "../../src/matrix/json.ts";
 import type { JsonValue } from "../../src/matrix/json.ts";
 import { laxJson } from "./arbitrary-json.ts";
+import { runs } from "../support/fuzz.ts";
 
 function split(bytes: Uint8Array, cuts: readonly number[]): readonly JsonPiece[] {
   const limits = { lists: new Set(["list"]), maxElementBytes: 1e6, maxMemberBytes: 1e6 };
@@ -40,7 +41,7 @@ describe("createJsonSplitter", () => {
         const text = stringifyJson({ ...rest, list });
         expect(joined(split(Buffer.from(text), cuts))).toEqual(parseJson(text));
       }),
-      { numRuns: 300 },
+      runs(300),
     );
   });
 
@@ -65,7 +66,7 @@ describe("createJsonSplitter", () => {
           expect(["LargeJsonError", "JsonSyntaxError"]).toContain((error as Error).name);
         }
       }),
-      { numRuns: 1000 },
+      runs(1000),
     );
   });
 });

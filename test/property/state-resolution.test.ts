@@ -14,6 +14,7 @@ import type { StateMap } from "../../src/matrix/state.ts";
 import { arbitraryMixedStates, arbitraryRoom } from "./arbitrary-rooms.ts";
 import type { GrownRoom } from "./arbitrary-rooms.ts";
 import { comparable, referenceResolution } from "./reference-resolution.ts";
+import { runs } from "../support/fuzz.ts";
 
 const resolve = ({ room }: GrownRoom, stateSets: readonly StateMap[]): StateMap =>
   resolveState({ rules: room.rules, stateSets, event: room.event });
@@ -52,7 +53,7 @@ describe.each(ROOM_VERSIONS)("resolveState in room version %s", (version) => {
         expect(comparable(stateEntries(resolve(grown, shuffled)))).toEqual(expected);
         expect(comparable(stateEntries(resolve(grown, [...shuffled, ...grown.states])))).toEqual(expected);
       }),
-      { numRuns: 40 },
+      runs(40),
     );
   });
 
@@ -70,7 +71,7 @@ describe.each(ROOM_VERSIONS)("resolveState in room version %s", (version) => {
         expect(stateDiff(resolve(grown, [first, rebuilt(first), first]), first).size).toBe(0);
         expect(stateDiff(resolve(grown, [resolved, rebuilt(resolved)]), resolved).size).toBe(0);
       }),
-      { numRuns: 40 },
+      runs(40),
     );
   });
 });
@@ -82,7 +83,7 @@ describe.each(sinceV2)("resolveState in room version %s, by the algorithm v2 or 
         const expected = referenceResolution(grown.room.rules, grown.states, grown.room.events);
         expect(comparable(stateEntries(resolve(grown, grown.states)))).toEqual(comparable(expected));
       }),
-      { numRuns: 100 },
+      runs(100),
     );
   });
 
@@ -96,7 +97,7 @@ describe.each(sinceV2)("resolveState in room version %s, by the algorithm v2 or 
         );
         expect([...stateEntries(resolved)].filter(([, id]) => events.get(id)?.rejected === true)).toEqual([]);
       }),
-      { numRuns: 60 },
+      runs(60),
     );
   });
 
@@ -122,7 +123,7 @@ describe.each(sinceV2)("resolveState in room version %s, by the algorithm v2 or 
         }
         expect(stateGet(resolved, "m.room.create", "")).toBe(room.create.eventId);
       }),
-      { numRuns: 40 },
+      runs(40),
     );
   });
 });

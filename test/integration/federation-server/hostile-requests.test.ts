@@ -13,6 +13,7 @@ import { ALICE, aRoom } from "../../support/a-room.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { aRoomsContext, startLoopbackFederation } from "../../support/loopback-federation.ts";
 import type { RemoteServer } from "../../support/loopback-federation.ts";
+import { runs } from "../../support/fuzz.ts";
 
 const BOB = "@bob:them.example";
 const logged: string[] = [];
@@ -169,7 +170,7 @@ describe("createFederationApp", () => {
             expect(isJsonObject(answer.body) && answer.body["errcode"]).toMatch(/^(M_|ORG\.MATRIX\.)[A-Z0-9_]+$/);
           }
         }),
-        { numRuns: 400 },
+        runs(400),
       );
     },
   );

@@ -16,6 +16,7 @@ import {
 } from "../../../src/storage/state-snapshots.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { aMemberEvent, anEvent, aStoredRoom } from "../../support/stored-room.ts";
+import { runs } from "../../support/fuzz.ts";
 
 const database = await openTestDatabase();
 
@@ -137,7 +138,7 @@ describe("storeSnapshot", () => {
           await fresh.close();
         }
       }),
-      { numRuns: 25 },
+      runs(25),
     );
   });
 });
