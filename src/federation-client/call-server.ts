@@ -7,6 +7,7 @@ import { BodyTooLargeError } from "../federation-api/decode-body.ts";
 import type { DestinationSlots } from "./destination-slots.ts";
 import { FederationFailure, isServerTrouble } from "./failures.ts";
 import { isJsonFault, readSmallJson } from "./large-json.ts";
+import { withinBudget, type ReadBudget } from "./read-budget.ts";
 import type { Transport, TransportAnswer, TransportLimits, TransportRequest } from "./transport.ts";
 
 export interface CallContext {
@@ -59,11 +60,15 @@ async function refusalOf(server: ServerName, answer: TransportAnswer): Promise<F
   return new FederationFailure({ kind: "refused", server, reason, status: answer.status, errcode, retryAfterMs });
 }
 
-function readAnswer<T>(server: ServerName, call: Call<T>): (answer: TransportAnswer) => Promise<T> {
+function readAnswer<T>(
+  server: ServerName,
+  call: Call<T>,
+  budget: ReadBudget | undefined,
+): (answer: TransportAnswer) => Promise<T> {
   return async (answer) => {
     if (answer.status < 200 || answer.status > 299) throw await refusalOf(server, answer);
     try {
-      return await call.read(answer.body);
+      return await call.read(budget === undefined ? answer.body : withinBudget(server, answer.body, budget));
     } catch (error) {
       if (!isJsonFault(error)) throw error;
       throw new FederationFailure({ kind: "bad-response", server, reason: error.message, cause: error });
@@ -107,7 +112,12 @@ export async function callServer<T>(
   const limits = limitsOf(call.limits, options);
   const release = await context.slots.take(server, options.signal);
   try {
-    const result = await context.transport.exchange(server, call.request, limits, readAnswer(server, call));
+    const result = await context.transport.exchange(
+      server,
+      call.request,
+      limits,
+      readAnswer(server, call, options.budget),
+    );
     await context.backoff.succeeded(server, purpose);
     return result;
   } catch (error) {

@@ -17,6 +17,7 @@ import { createDestinationSlots } from "./destination-slots.ts";
 import type { DiscoverySources } from "./discovery.ts";
 import { eventCalls } from "./event-calls.ts";
 import { membershipCalls } from "./membership-calls.ts";
+import type { ReadBudget } from "./read-budget.ts";
 import { queryCalls } from "./query-calls.ts";
 import { createTransport } from "./transport.ts";
 
@@ -28,6 +29,8 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** Bytes of the answer once decoded. */
   readonly maxBytes?: number;
+  /** Shared with other calls. */
+  readonly budget?: ReadBudget;
   /** The caller's own abort: the call then fails with the signal's reason, and the server is not blamed. */
   readonly signal?: AbortSignal;
 }

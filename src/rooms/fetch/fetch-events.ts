@@ -1,4 +1,6 @@
+import type { CallOptions } from "../../federation-client/client.ts";
 import { FederationFailure } from "../../federation-client/failures.ts";
+import { createReadBudget, type ReadBudget } from "../../federation-client/read-budget.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { insertOutliers, whichExist } from "../../storage/events.ts";
@@ -14,6 +16,8 @@ interface EventsToFetch {
   readonly server: ServerName;
   readonly eventIds: readonly EventId[];
   readonly signal?: AbortSignal;
+  /** What may be read of the server, with whatever else is asked of it in this attempt. */
+  readonly budget?: ReadBudget;
   /** Told what failed the checks. */
   readonly onDropped?: (dropped: readonly DroppedPdu[]) => void;
 }
@@ -29,6 +33,9 @@ const MAX_ROUNDS = 20;
 
 /** And no more of them than this: each may name ten others, which its maker can make up as fast as we ask. */
 const MAX_ANCESTORS = 2_000;
+
+/** Honest events weigh a KiB each; so many of them may have 64. */
+const MAX_BYTES = 256 * 1024 * 1024;
 
 /** An intake whose events become outliers in the database, chunk by chunk. */
 export function intakeIntoDatabase(
@@ -53,9 +60,10 @@ export function intakeIntoDatabase(
  */
 export async function fetchEvents(ctx: RoomsContext, request: EventsToFetch): Promise<number> {
   const intake = intakeIntoDatabase(ctx, request);
+  const within = { ...request, budget: request.budget ?? createReadBudget(MAX_BYTES) };
   let failure: FederationFailure | undefined;
   try {
-    failure = await fetchWithAncestors(ctx, request, intake);
+    failure = await fetchWithAncestors(ctx, within, intake);
     const result = await intake.settle();
     const dropped = [...result.dropped, ...holesIn(result)];
     reportDropped(ctx, { roomId: request.roomId, server: request.server, endpoint: "/event" }, dropped);
@@ -105,6 +113,7 @@ async function fetchInto(
   intake: OutlierIntake,
 ): Promise<FederationFailure | undefined> {
   const queue = [...ids];
+  const options = callOptions(request);
   let failure: FederationFailure | undefined;
   let given = 0;
   let refused = 0;
@@ -112,7 +121,7 @@ async function fetchInto(
     for (let id = queue.pop(); id !== undefined; id = queue.pop()) {
       request.signal?.throwIfAborted();
       try {
-        const pdu = await ctx.federation.event(request.server, id, callOptions(request.signal));
+        const pdu = await ctx.federation.event(request.server, id, options);
         await intake.add(pdu);
         given += 1;
       } catch (error) {
@@ -130,9 +139,10 @@ async function fetchInto(
 }
 
 /** The resync has its own, visible back-off per server; the client's must not hide a server from it. */
-export function callOptions(signal: AbortSignal | undefined): {
-  readonly ignoreBackOff: true;
-  readonly signal?: AbortSignal;
-} {
-  return signal === undefined ? { ignoreBackOff: true } : { ignoreBackOff: true, signal };
+export function callOptions({ signal, budget }: Pick<EventsToFetch, "signal" | "budget">): CallOptions {
+  return {
+    ignoreBackOff: true,
+    ...(signal === undefined ? {} : { signal }),
+    ...(budget === undefined ? {} : { budget }),
+  };
 }

@@ -1,4 +1,5 @@
 import { FederationFailure, isServerTrouble } from "../../federation-client/failures.ts";
+import { createReadBudget, type ReadBudget } from "../../federation-client/read-budget.ts";
 import { isEventId, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import type { StateMap } from "../../matrix/state.ts";
@@ -30,6 +31,15 @@ export interface ForeignStateToFetch {
   readonly signal?: AbortSignal;
   /** Told how many events are still to be fetched, as it goes. */
   readonly onProgress?: (idsLeft: number) => void;
+  /** Bytes that all answers of this attempt may have together. */
+  readonly maxBytes?: number;
+}
+
+/** The largest states that are known have 100 MB: they are read several times if need be. */
+const MAX_BYTES = 1024 * 1024 * 1024;
+
+interface FetchWithinBudget extends ForeignStateToFetch {
+  readonly budget: ReadBudget;
 }
 
 export type ForeignStateFetched =
@@ -50,7 +60,8 @@ export type ForeignStateFetched =
  *
  * @throws FederationFailure, the caller's abort
  */
-export async function fetchForeignState(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ForeignStateFetched> {
+export async function fetchForeignState(ctx: RoomsContext, toFetch: ForeignStateToFetch): Promise<ForeignStateFetched> {
+  const request = { ...toFetch, budget: createReadBudget(toFetch.maxBytes ?? MAX_BYTES) };
   const { roomId, eventId, server } = request;
   const stored = await loadResyncStateIds(ctx.database.pool, roomId, eventId);
   if (stored !== undefined && stored.serverName !== server) {
@@ -68,7 +79,7 @@ export async function fetchForeignState(ctx: RoomsContext, request: ForeignState
  */
 async function completeFromAnother(
   ctx: RoomsContext,
-  request: ForeignStateToFetch,
+  request: FetchWithinBudget,
   told: ResyncStateIds,
 ): Promise<ForeignStateFetched | undefined> {
   const { roomId, eventId, server } = request;
@@ -92,7 +103,7 @@ function isOfWhatWasAsked(failure: FederationFailure): boolean {
 
 async function completeState(
   ctx: RoomsContext,
-  request: ForeignStateToFetch,
+  request: FetchWithinBudget,
   told: ResyncStateIds,
 ): Promise<ForeignStateFetched> {
   const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
@@ -126,11 +137,12 @@ function describeDropped({ eventId, reason }: DroppedPdu): string {
 /** That the server has no such event is part of what it gave; any other failure leaves the rest to another server. */
 async function fetchOneByOne(
   ctx: RoomsContext,
-  { roomId, rules, server, signal, onDropped }: WatchedFetch,
+  { roomId, rules, server, signal, budget, onDropped }: WatchedFetch,
   eventIds: readonly EventId[],
 ): Promise<void> {
   try {
-    await fetchEvents(ctx, { roomId, rules, server, eventIds, onDropped, ...(signal === undefined ? {} : { signal }) });
+    const stoppable = signal === undefined ? {} : { signal };
+    await fetchEvents(ctx, { roomId, rules, server, eventIds, budget, onDropped, ...stoppable });
   } catch (error) {
     if (!(error instanceof FederationFailure) || error.kind !== "refused" || error.status !== 404) throw error;
     ctx.logger.info({ err: error, roomId }, "a server lacks an event of a state");
@@ -138,9 +150,9 @@ async function fetchOneByOne(
 }
 
 /** The ids of the state and of its auth chain. */
-async function askForStateIds(ctx: RoomsContext, request: ForeignStateToFetch): Promise<ResyncStateIds> {
+async function askForStateIds(ctx: RoomsContext, request: FetchWithinBudget): Promise<ResyncStateIds> {
   const { roomId, eventId, server } = request;
-  const answer = await ctx.federation.stateIds(server, { roomId, eventId }, callOptions(request.signal));
+  const answer = await ctx.federation.stateIds(server, { roomId, eventId }, callOptions(request));
   const stateEventIds = [...new Set(answer.pdu_ids)];
   const authEventIds = [...new Set(answer.auth_chain_ids)];
   if (stateEventIds.length === 0 || ![...stateEventIds, ...authEventIds].every(isEventId)) {

@@ -1,4 +1,5 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
+import type { ReadBudget } from "../../federation-client/read-budget.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomsContext } from "../context.ts";
@@ -9,6 +10,7 @@ import type { OutlierIntake } from "./outlier-intake.ts";
 import { reportDropped } from "./report-dropped.ts";
 
 export interface WatchedFetch extends ForeignStateToFetch {
+  readonly budget: ReadBudget;
   readonly onDropped: (dropped: readonly DroppedPdu[]) => void;
 }
 
@@ -102,6 +104,6 @@ async function streamState(
     if (arrived % 500 === 0) onProgress?.(Math.max(0, expected - arrived));
     return intake.add(pdu);
   };
-  const options = { ...callOptions(signal), timeoutMs: STATE_TIMEOUT_MS };
+  const options = { ...callOptions(request), timeoutMs: STATE_TIMEOUT_MS };
   await ctx.federation.state(server, { roomId, eventId, onEvent }, options);
 }

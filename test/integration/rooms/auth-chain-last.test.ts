@@ -4,9 +4,10 @@ import type { Event } from "../../../src/matrix/event.ts";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { authorizeOutliers } from "../../../src/rooms/events/authorize-outliers.ts";
+import { fetchForeignState } from "../../../src/rooms/fetch/fetch-foreign-state.ts";
 import { createWaitingOutliers } from "../../../src/rooms/fetch/waiting-outliers.ts";
 import type { Connection } from "../../../src/storage/database.ts";
-import { insertOutliers } from "../../../src/storage/events.ts";
+import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
 import { insertRoom } from "../../../src/storage/rooms.ts";
 import { aPdu, rulesFor } from "../../support/a-pdu.ts";
 import { aRoom, member, openRoom } from "../../support/builders.ts";
@@ -92,6 +93,24 @@ describe("a state whose auth chain comes last, while its members need it,", () =
     onTestFinished(leaveNoRoom(hosted.room));
     await joinAndResync(hosted);
     expect([asked("state", hosted.room), askedForEvents() - before]).toEqual([2, ITSELF]);
+  });
+
+  it("is not read again and again of a server whose answers have been large enough", async () => {
+    const hosted = await hostRoom("auth chain last, too large");
+    const { room, oldRules } = hosted;
+    onTestFinished(leaveNoRoom(room));
+    resident.trouble({ kind: "lie", lie: "missing-auth", eventId: oldRules, at: "send_join" });
+    const { eventId: joinEventId } = await join(scene, sidecar.ctx, room);
+    const eventId = (await loadEvent(scene.database.pool, joinEventId))?.pdu.prev_events[0];
+    const { roomId, rules } = room;
+    const server = resident.serverName;
+    // An answer has some 700 bytes a member.
+    const request = { roomId, rules, eventId: eventId as EventId, server, maxBytes: MEMBERS * 1_500 };
+    await expect(fetchForeignState(sidecar.ctx, request)).rejects.toMatchObject({
+      kind: "bad-response",
+      reason: expect.stringMatching(/larger than 2400000 bytes together/),
+    });
+    expect(asked("state", room)).toBe(2);
   });
 
   it("makes a full join whole at once", async () => {
