@@ -52,6 +52,11 @@ export function stateFromEntries(entries: Iterable<readonly [StateKey, EventId]>
   return { base, overlay: EMPTY, size: base.size };
 }
 
+/** The same of entries that are in a map already, which must not change any more. */
+export function stateOfMap(base: ReadonlyMap<StateKey, EventId>): StateMap {
+  return { base, overlay: EMPTY, size: base.size };
+}
+
 /** As {@link stateGet}, for a key that is already made. */
 export function stateGetByKey(state: StateMap, key: StateKey): EventId | undefined {
   if (state.overlay.size > 0) {
@@ -124,30 +129,53 @@ export function* stateEntries(state: StateMap): Iterable<[StateKey, EventId]> {
 
 /**
  * What must be applied to `from` to get `to`; null for an entry that goes away. Takes time in proportion to the
- * overlays where both states share a base, to the states otherwise.
+ * overlays where both states share a base or one is empty, to the states otherwise.
  */
-export function stateDiff(from: StateMap, to: StateMap): Map<StateKey, EventId | null> {
+export function stateDiff(from: StateMap, to: StateMap): ReadonlyMap<StateKey, EventId | null> {
+  const work = stateDiffInPortions(from, to, Number.POSITIVE_INFINITY);
+  for (;;) {
+    const step = work.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** The same, with a pause whenever so many entries have been compared. */
+export function* stateDiffInPortions(
+  from: StateMap,
+  to: StateMap,
+  portion: number,
+): Generator<void, ReadonlyMap<StateKey, EventId | null>> {
+  if (from.base === to.base) {
+    return diffAt(from, to, [from.overlay.keys(), to.overlay.keys()]);
+  }
+  if (from.size === 0 && to.overlay.size === 0) {
+    return to.base;
+  }
   const diff = new Map<StateKey, EventId | null>();
-  const compare = (key: StateKey): void => {
+  let compared = 0;
+  for (const [key, eventId] of stateEntries(from)) {
     const target = stateGetByKey(to, key);
-    if (target !== stateGetByKey(from, key)) {
-      diff.set(key, target ?? null);
-    }
-  };
-  if (from.base !== to.base) {
-    for (const [key] of stateEntries(from)) {
-      compare(key);
-    }
-    for (const [key] of stateEntries(to)) {
-      compare(key);
-    }
-    return diff;
+    if (target !== eventId) diff.set(key, target ?? null);
+    if ((compared += 1) % portion === 0) yield;
   }
-  for (const key of from.overlay.keys()) {
-    compare(key);
+  for (const [key, eventId] of stateEntries(to)) {
+    if (stateGetByKey(from, key) === undefined) diff.set(key, eventId);
+    if ((compared += 1) % portion === 0) yield;
   }
-  for (const key of to.overlay.keys()) {
-    compare(key);
+  return diff;
+}
+
+function diffAt(
+  from: StateMap,
+  to: StateMap,
+  keys: readonly Iterable<StateKey>[],
+): ReadonlyMap<StateKey, EventId | null> {
+  const diff = new Map<StateKey, EventId | null>();
+  for (const some of keys) {
+    for (const key of some) {
+      const target = stateGetByKey(to, key);
+      if (target !== stateGetByKey(from, key)) diff.set(key, target ?? null);
+    }
   }
   return diff;
 }

@@ -1,9 +1,44 @@
 import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
-import { splitStateKey, stateGetByKey, type StateKey } from "../../matrix/state.ts";
+import { splitStateKey, stateGetByKey, stateKeyOf, type StateKey } from "../../matrix/state.ts";
 import { sendersSinceJoin } from "../../storage/room-graph.ts";
 import type { RoomsContext } from "../context.ts";
+import { withPauses } from "../with-pauses.ts";
 import type { StateSource } from "./state-before-event.ts";
 import type { CurrentStateChange } from "./update-current-state.ts";
+
+/** A change from partial state. */
+type Change = Pick<CurrentStateChange, "previous" | "changes">;
+
+/** Its two parts. */
+export interface SeparatedChange {
+  /** Members of whom the state before knew nothing, all of them of other servers. */
+  readonly unknown: ReadonlyMap<UserId, EventId>;
+  readonly others: ReadonlyMap<StateKey, EventId | null>;
+}
+
+/** Entries looked at at a time, in some milliseconds. */
+const PORTION = 5_000;
+
+/** Tells the thousands of members that were merely unknown from what has changed. */
+export async function separateUnknown(
+  { serverName }: Pick<RoomsContext, "serverName">,
+  change: Change,
+): Promise<SeparatedChange> {
+  return await withPauses(separation(serverName, change));
+}
+
+function* separation(ourServer: string, { previous, changes }: Change): Generator<void, SeparatedChange> {
+  const unknown = new Map<UserId, EventId>();
+  const others = new Map<StateKey, EventId | null>();
+  let looked = 0;
+  for (const [key, eventId] of changes) {
+    const userId = eventId === null || stateGetByKey(previous, key) !== undefined ? undefined : userOf(key);
+    if (eventId !== null && userId !== undefined && serverNameOf(userId) !== ourServer) unknown.set(userId, eventId);
+    else others.set(key, eventId);
+    if ((looked += 1) % PORTION === 0) yield;
+  }
+  return { unknown, others };
+}
 
 /**
  * Of a change from partial state what clients are told: what they may have seen otherwise. The thousands of memberships
@@ -12,22 +47,14 @@ import type { CurrentStateChange } from "./update-current-state.ts";
  * events of what they sent, which may have been an old one.
  */
 export async function newsForClients(
-  { serverName: ourServer }: Pick<RoomsContext, "serverName">,
   { tx, roomId }: Pick<StateSource, "tx" | "roomId">,
-  change: Pick<CurrentStateChange, "previous" | "changes">,
+  { unknown, others }: SeparatedChange,
 ): Promise<ReadonlyMap<StateKey, EventId | null>> {
-  const news = new Map<StateKey, EventId | null>();
-  const unknown = new Map<UserId, readonly [StateKey, EventId | null]>();
-  for (const entry of change.changes) {
-    const userId = userOf(entry[0]);
-    const wasUnknown = userId !== undefined && stateGetByKey(change.previous, entry[0]) === undefined;
-    if (wasUnknown && serverNameOf(userId) !== ourServer) unknown.set(userId, entry);
-    else news.set(...entry);
-  }
-  if (unknown.size === 0) return news;
+  if (unknown.size === 0) return others;
+  const news = new Map(others);
   for (const sender of await sendersSinceJoin(tx, roomId)) {
-    const entry = unknown.get(sender);
-    if (entry !== undefined) news.set(...entry);
+    const eventId = unknown.get(sender);
+    if (eventId !== undefined) news.set(stateKeyOf("m.room.member", sender), eventId);
   }
   return news;
 }

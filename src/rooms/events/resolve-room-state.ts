@@ -1,7 +1,7 @@
 import { authEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { stateDiff, type StateMap } from "../../matrix/state.ts";
+import type { StateMap } from "../../matrix/state.ts";
 import { conflictedEventIds } from "../../matrix/state-resolution/split-conflicted.ts";
 import { resolveState } from "../../matrix/state-resolution/resolve.ts";
 import type { Connection } from "../../storage/database.ts";
@@ -56,15 +56,4 @@ async function loadWithAuthChains(
   const loaded = await loadEvents(connection, [...new Set([...unknown, ...chain])]);
   for (const [id, event] of loaded) into.set(id, event);
   for (const id of unknown) if (!into.has(id)) into.set(id, undefined);
-}
-
-/** Of several states, the one to store the result upon: the fewest entries are written. */
-export function nearestState(states: readonly StateMap[], resolved: StateMap): number {
-  let best = 0;
-  let fewest = Number.POSITIVE_INFINITY;
-  for (const [index, state] of states.entries()) {
-    const changes = stateDiff(state, resolved).size;
-    if (changes < fewest) [best, fewest] = [index, changes];
-  }
-  return best;
 }

@@ -2,12 +2,12 @@ import type { Event } from "../../matrix/event.ts";
 import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { emptyState, stateDiff, stateKeyOf, type StateMap } from "../../matrix/state.ts";
+import { emptyState, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
 import type { Connection, Database } from "../../storage/database.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadState, rememberState, storeSnapshot } from "../../storage/state-snapshots.ts";
+import { differenceOfStates } from "./difference-of-states.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
-import { nearestState } from "./resolve-room-state.ts";
 import { resolveStates } from "./resolve-states.ts";
 
 /** A state that is stored: its snapshot's id and what it holds. */
@@ -79,26 +79,24 @@ export async function stateAfterEvent(source: StateSource, before: StoredState, 
   return { snapshotId, state: rememberState(source, snapshotId, before.state, changes) };
 }
 
-/** Stores a state on top of whichever given snapshot it differs least from. */
+/** Stores a state on top of whichever given snapshot it differs least from: the fewest entries are written. */
 export async function storeState(
   source: StateSource,
   state: StateMap,
   near: readonly StoredState[],
 ): Promise<StoredState> {
-  const parent =
-    near.length === 0
-      ? undefined
-      : near[
-          nearestState(
-            near.map((one) => one.state),
-            state,
-          )
-        ];
-  if (parent === undefined) {
-    const changes = stateDiff(emptyState, state);
-    return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId: null, changes }), state };
+  let nearest: StateOverParent | undefined;
+  for (const parent of near) {
+    const changes = await differenceOfStates(parent.state, state);
+    if (nearest === undefined || changes.size < nearest.changes.size) nearest = { parent, changes };
   }
-  const changes = stateDiff(parent.state, state);
-  if (changes.size === 0) return parent;
-  return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId: parent.snapshotId, changes }), state };
+  if (nearest?.changes.size === 0) return nearest.parent;
+  const changes = nearest?.changes ?? (await differenceOfStates(emptyState, state));
+  const parentId = nearest?.parent.snapshotId ?? null;
+  return { snapshotId: await storeSnapshot(source.tx, source.roomId, { parentId, changes }), state };
+}
+
+interface StateOverParent {
+  readonly parent: StoredState;
+  readonly changes: ReadonlyMap<StateKey, EventId | null>;
 }

@@ -4,7 +4,6 @@ import {
   emptyState,
   splitStateKey,
   stateApply,
-  stateDiff,
   stateGet,
   stateGetByKey,
   type StateKey,
@@ -17,7 +16,8 @@ import { setCurrentSnapshot } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { appendDeltasAtPositions, appendLocalMembership } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { newsForClients } from "./news-for-clients.ts";
+import { differenceOfStates } from "./difference-of-states.ts";
+import { newsForClients, separateUnknown } from "./news-for-clients.ts";
 import { resolveStates } from "./resolve-states.ts";
 import { storeState, type StateSource, type StoredState } from "./state-before-event.ts";
 
@@ -50,7 +50,7 @@ export async function computeCurrentState(
   );
   const previous =
     previousSnapshotId === null ? emptyState : await loadState(source.database, previousSnapshotId, source.tx);
-  const found = stateDiff(previous, resolved);
+  const found = await differenceOfStates(previous, resolved);
   const changes = await changesToMake(source, { previous, changes: found }, unstored);
   if (previousSnapshotId !== null && changes.size === 0) {
     return { previousSnapshotId, snapshotId: previousSnapshotId, previous, current: previous, changes };
@@ -78,7 +78,8 @@ async function changesToMake(
   const arriving = new Set(unstored.map(({ eventId }) => eventId));
   const own = [...change.changes].filter(([, eventId]) => eventId !== null && arriving.has(eventId));
   if (own.length === change.changes.size) return change.changes;
-  return new Map([...(await newsForClients({ serverName: partialFor }, source, change)), ...own]);
+  const separated = await separateUnknown({ serverName: partialFor }, change);
+  return new Map([...(await newsForClients(source, separated)), ...own]);
 }
 
 /**

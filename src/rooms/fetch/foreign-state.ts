@@ -1,6 +1,6 @@
 import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
-import { stateFromEntries, stateKeyOf, stateWith, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { stateKeyOf, stateOfMap, stateWith, type StateKey, type StateMap } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
 import { fetchedSnapshot, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { loadRoom } from "../../storage/rooms.ts";
@@ -55,25 +55,32 @@ export async function stateAfterTold(
   return refusal === null ? stateWith(before, event.pdu.type, event.pdu.state_key, eventId) : before;
 }
 
+/** Events read at once: whoever else the process serves gets its turn between. */
+const PORTION = 5_000;
+
 async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventId[]): Promise<StateMap> {
-  const entries = await loadStateEntries(source.tx, source.roomId, ids);
   if (ids.length === 0) throw new ForeignStateUnusable(at, "it is empty");
-  if (entries.length < ids.length) {
-    const others = `${ids.length - entries.length} of its ${ids.length} events`;
-    throw new ForeignStateUnusable(at, `${others} are not stored, or of another room, or no state events`);
-  }
   const state = new Map<StateKey, EventId>();
-  for (const { eventId, type, stateKey, rejected } of entries) {
-    if (rejected) continue;
-    const key = stateKeyOf(type, stateKey);
-    if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
-    state.set(key, eventId);
+  let stored = 0;
+  for (let start = 0; start < ids.length; start += PORTION) {
+    const entries = await loadStateEntries(source.tx, source.roomId, ids.slice(start, start + PORTION));
+    stored += entries.length;
+    for (const { eventId, type, stateKey, rejected } of entries) {
+      if (rejected) continue;
+      const key = stateKeyOf(type, stateKey);
+      if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
+      state.set(key, eventId);
+    }
+  }
+  if (stored < ids.length) {
+    const others = `${ids.length - stored} of its ${ids.length} events`;
+    throw new ForeignStateUnusable(at, `${others} are not stored, or of another room, or no state events`);
   }
   const create = state.get(stateKeyOf("m.room.create", ""));
   if (create === undefined) throw new ForeignStateUnusable(at, "it has no create event");
   if (create !== (await createEventOf(source)))
     throw new ForeignStateUnusable(at, "its create event is not the room's");
-  return stateFromEntries(state);
+  return stateOfMap(state);
 }
 
 /** A room's create event never changes, and even a partial state has it. */

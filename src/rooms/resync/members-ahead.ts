@@ -1,5 +1,5 @@
 import { serverNameOf, type EventId, type UserId } from "../../matrix/identifiers.ts";
-import { emptyState, stateDiff, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
+import { emptyState, stateGet, stateKeyOf, type StateKey, type StateMap } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
 import { addUnknownMembers, members } from "../../storage/memberships.ts";
 import { holdPartialRoom } from "../../storage/partial-state.ts";
@@ -7,12 +7,23 @@ import { holdRoom, loadRoom } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
+import { withPauses } from "../with-pauses.ts";
+import { differenceOfStates } from "../events/difference-of-states.ts";
+import { separateUnknown, type SeparatedChange } from "../events/news-for-clients.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 import { memberChanges, type CurrentStateChange } from "../events/update-current-state.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
 
+/** What makes a room whole. */
+interface Compared {
+  /** The change of its current state. */
+  readonly difference: SeparatedChange;
+  /** What of the change is not written of its members yet. */
+  readonly left: ReadonlyMap<StateKey, EventId | null>;
+}
+
 /** Members of a full state that stand in the database before the room is declared whole. */
-export interface MembersAhead {
+export interface MembersAhead extends Compared {
   /** The room's current state when they were compared with it. */
   readonly comparedWith: bigint | null;
   /** The full state by which the room will go, as far as can be said. */
@@ -46,9 +57,12 @@ export async function writeMembersAhead(
   const partialState = comparedWith === null ? emptyState : await loadState(database, comparedWith);
   const full = fullSnapshotId === null ? emptyState : await loadState(database, fullSnapshotId);
   const written = new Map(await leftByEarlierAttempts(ctx, target, { partialState, full }));
-  const unknown = unknownMembers(ctx, partialState, full);
+  const changes = await differenceOfStates(partialState, full);
+  const difference = await separateUnknown(ctx, { previous: partialState, changes });
+  const unknown = [...difference.unknown];
   for (const [userId, eventId] of await writeInChunks(ctx, target, unknown, signal)) written.set(userId, eventId);
-  return { comparedWith, fullSnapshotId, written };
+  const left = await withPauses(leftToWrite({ difference, full, written }, written));
+  return { comparedWith, fullSnapshotId, difference, written, left };
 }
 
 type MemberEvent = readonly [userId: UserId, eventId: EventId];
@@ -68,17 +82,6 @@ async function leftByEarlierAttempts(
     const isUnknown = stateGet(partialState, "m.room.member", userId) === undefined;
     const isOfFull = stateGet(full, "m.room.member", userId) === eventId;
     return isUnknown && !isOfFull && serverNameOf(userId) !== serverName ? [[userId, eventId] as const] : [];
-  });
-}
-
-function unknownMembers(
-  { serverName }: Pick<RoomsContext, "serverName">,
-  partialState: StateMap,
-  full: StateMap,
-): readonly MemberEvent[] {
-  return [...memberChanges(stateDiff(partialState, full))].flatMap(([userId, eventId]) => {
-    const isUnknown = stateGet(partialState, "m.room.member", userId) === undefined;
-    return eventId !== null && isUnknown && serverNameOf(userId) !== serverName ? [[userId, eventId] as const] : [];
   });
 }
 
@@ -131,26 +134,53 @@ async function writeChunk(
 }
 
 /**
- * What of a change to the full state is left to be written of its members, under the room's lock. Nothing may be
- * forgotten: where the room has changed since the members were compared, each of its rows is compared anew.
+ * The change by which the room becomes whole, and what of it is left to be written of its members, under the room's lock.
+ * Nothing may be forgotten: where the room has changed since the members were compared, each of its rows is compared
+ * anew.
  */
-export async function membersLeftToWrite(
+export async function comparedUnderLock(
+  ctx: RoomsContext,
   { tx, roomId }: Pick<StateSource, "tx" | "roomId">,
   change: CurrentStateChange,
   ahead: MembersAhead,
-): Promise<ReadonlyMap<StateKey, EventId | null>> {
-  const due = memberChanges(change.changes);
-  const standing =
-    change.previousSnapshotId === ahead.comparedWith
-      ? ahead.written
-      : new Map((await members(tx, roomId)).map(({ userId, eventId }) => [userId, eventId]));
+): Promise<Compared> {
+  const isFromSame = change.previousSnapshotId === ahead.comparedWith;
+  if (isFromSame && change.snapshotId === ahead.fullSnapshotId) return ahead;
+  const difference = await separateUnknown(ctx, change);
+  const standing = isFromSame
+    ? ahead.written
+    : new Map((await members(tx, roomId)).map(({ userId, eventId }) => [userId, eventId]));
+  const compared = { difference, full: change.current, written: ahead.written };
+  return { difference, left: await withPauses(leftToWrite(compared, standing)) };
+}
+
+interface WrittenAhead {
+  readonly difference: SeparatedChange;
+  readonly full: StateMap;
+  readonly written: ReadonlyMap<UserId, EventId>;
+}
+
+/** Members compared at a time, in some milliseconds. */
+const PORTION = 5_000;
+
+function* leftToWrite(
+  { difference, full, written }: WrittenAhead,
+  standing: ReadonlyMap<UserId, EventId>,
+): Generator<void, ReadonlyMap<StateKey, EventId | null>> {
   const left = new Map<StateKey, EventId | null>();
-  for (const [userId, eventId] of due) {
-    if (eventId === null || standing.get(userId) !== eventId) left.set(stateKeyOf("m.room.member", userId), eventId);
+  const due = [memberChanges(difference.others), difference.unknown];
+  let compared = 0;
+  for (const changes of due) {
+    for (const [userId, eventId] of changes) {
+      if (eventId === null || standing.get(userId) !== eventId) left.set(stateKeyOf("m.room.member", userId), eventId);
+      if ((compared += 1) % PORTION === 0) yield;
+    }
   }
   // What was written ahead, and is not so after all.
-  for (const [userId, eventId] of ahead.written) {
-    const actual = stateGet(change.current, "m.room.member", userId) ?? null;
+  for (const [userId, eventId] of written) {
+    if ((compared += 1) % PORTION === 0) yield;
+    if (difference.unknown.get(userId) === eventId) continue;
+    const actual = stateGet(full, "m.room.member", userId) ?? null;
     if (actual !== eventId) left.set(stateKeyOf("m.room.member", userId), actual);
   }
   return left;

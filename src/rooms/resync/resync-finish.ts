@@ -13,7 +13,7 @@ import { commit } from "../failpoints.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
 import { stayAway } from "../join/stay-away.ts";
-import { membersLeftToWrite, writeMembersAhead, type MembersAhead } from "./members-ahead.ts";
+import { comparedUnderLock, writeMembersAhead, type MembersAhead } from "./members-ahead.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
 import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
 import type { ResyncTarget } from "./resync-next-step.ts";
@@ -91,9 +91,10 @@ async function finishWithin(ctx: RoomsContext, tx: Connection, target: Finish): 
   if (stateSize(change.current) === 0) throw new FullStateUnsound("the full state is empty");
   if (change.snapshotId !== ahead.fullSnapshotId) await assertStored(tx, change.snapshotId);
 
-  const told = await newsForClients(ctx, source, change);
+  const { difference, left } = await comparedUnderLock(ctx, source, change, ahead);
+  const told = await newsForClients(source, difference);
   await setForwardExtremities(tx, roomId, extremities);
-  const applied = await applyMemberships(ctx, source, { changes: await membersLeftToWrite(source, change, ahead) });
+  const applied = await applyMemberships(ctx, source, { changes: left });
   await reachMissedServers(ctx, source, { ...target, snapshotId: change.snapshotId });
   const streamId = await takeStreamPositions(tx, 1);
   await applyCurrentState(ctx, source, change, { streamId, told, applied });
