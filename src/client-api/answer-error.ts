@@ -2,6 +2,7 @@ import type { ErrorRequestHandler, Request, Response } from "express";
 import type { Logger } from "pino";
 import { discardBody } from "../federation-api/discard-body.ts";
 import { MatrixError, matrixErrorBody } from "../federation-api/matrix-error.ts";
+import { isDisconnection } from "../federation-api/send-long-json.ts";
 import { FederationFailure } from "../federation-client/failures.ts";
 import { sendJson } from "./send-json.ts";
 
@@ -17,10 +18,13 @@ export function methodNotAllowed(request: Request, response: Response): void {
 export function answerError(logger: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, request, response, _next) => {
+    if (isDisconnection(error)) return;
     const expected = expectedError(error);
     if (!expected) {
       logger.error({ err: error, method: request.method, path: request.path }, "a client request failed");
     }
+    // What has begun can't be taken back: the client sees that the rest is missing.
+    if (response.headersSent) response.destroy();
     sendMatrixError(response, expected ?? new MatrixError(500, "M_UNKNOWN", "Internal server error"));
     discardBody(request);
   };

@@ -1,6 +1,8 @@
 import express from "express";
 import type { NextFunction, Request, Response, Router } from "express";
+import { isLongJson } from "../federation-api/long-json.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
+import { sendLongJson } from "../federation-api/send-long-json.ts";
 import { accountDataRoutes } from "./account-data.ts";
 import { accountRoutes } from "./account.ts";
 import { answerError, methodNotAllowed, unrecognized } from "./answer-error.ts";
@@ -127,7 +129,8 @@ async function answer(
   const body = route.authenticated
     ? await route.handle(ctx, await authenticate(ctx, clientRequest))
     : await route.handle(ctx, clientRequest);
-  sendJson(response, 200, body);
+  if (isLongJson(body)) await sendLongJson(response, body);
+  else sendJson(response, 200, body);
 }
 
 function clientRequestOf(request: Request, signal: AbortSignal): ClientRequest {

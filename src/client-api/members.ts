@@ -1,3 +1,4 @@
+import { longJson } from "../federation-api/long-json.ts";
 import { joinedMembersOf, membersOf } from "../rooms/read/read-members.ts";
 import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import { enumQuery, roomIdParam } from "./request-body.ts";
@@ -19,13 +20,12 @@ export const memberRoutes = [
       membership: enumQuery(request, "membership", MEMBERSHIPS),
       notMembership: enumQuery(request, "not_membership", MEMBERSHIPS),
     };
-    return waitOrExplain(ctx, roomId, async () => ({ chunk: await membersOf(ctx, wanted) }));
+    return waitOrExplain(ctx, roomId, async () => longJson({ chunk: await membersOf(ctx, wanted) }));
   }),
   userRoute("GET /_matrix/client/v3/rooms/:roomId/joined_members", async (ctx, request) => {
     const roomId = roomIdParam(request);
     const { userId } = request.requester;
-    return waitOrExplain(ctx, roomId, async () => ({
-      joined: await joinedMembersOf(ctx, { roomId, userId, signal: request.signal }),
-    }));
+    const reader = { roomId, userId, signal: request.signal };
+    return waitOrExplain(ctx, roomId, async () => longJson({ joined: await joinedMembersOf(ctx, reader) }));
   }),
 ];

@@ -1,3 +1,4 @@
+import { longJson } from "../federation-api/long-json.ts";
 import { setState } from "../rooms/join/set-state.ts";
 import { readState, readStateEvent } from "../rooms/read/read-state.ts";
 import { enumQuery, jsonObject, parseBody, roomIdParam } from "./request-body.ts";
@@ -14,7 +15,8 @@ export const roomStateRoutes = [
   userRoute("GET /_matrix/client/v3/rooms/:roomId/state", async (ctx, request) => {
     const roomId = roomIdParam(request);
     const { userId } = request.requester;
-    return waitOrExplain(ctx, roomId, async () => readState(ctx, { roomId, userId, signal: request.signal }));
+    const reader = { roomId, userId, signal: request.signal };
+    return waitOrExplain(ctx, roomId, async () => longJson(await readState(ctx, reader)));
   }),
   userRoute("GET /_matrix/client/v3/rooms/:roomId/state/:eventType{/:stateKey}", async (ctx, request) => {
     const roomId = roomIdParam(request);

@@ -1,4 +1,5 @@
 import type { ApplicationService } from "../appservice-client/registration.ts";
+import type { LongJson } from "../federation-api/long-json.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { UserId } from "../matrix/identifiers.ts";
 import type { JsonValue } from "../matrix/json.ts";
@@ -45,7 +46,7 @@ export type Route = Place &
       }
     | {
         readonly authenticated: true;
-        readonly handle: (ctx: ClientApiContext, request: AuthenticatedRequest) => Promise<JsonValue>;
+        readonly handle: (ctx: ClientApiContext, request: AuthenticatedRequest) => Promise<JsonValue | LongJson>;
       }
   );
 
@@ -67,7 +68,7 @@ export function openRoute(
 /** An endpoint that needs an access token. */
 export function userRoute(
   place: PlaceText,
-  handle: (ctx: ClientApiContext, request: AuthenticatedRequest) => Promise<JsonValue>,
+  handle: (ctx: ClientApiContext, request: AuthenticatedRequest) => Promise<JsonValue | LongJson>,
 ): Route {
   return { ...placeOf(place), authenticated: true, handle };
 }

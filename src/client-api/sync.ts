@@ -1,3 +1,4 @@
+import { longJson } from "../federation-api/long-json.ts";
 import { sync } from "../rooms/sync/sync.ts";
 import { parseSyncToken } from "../rooms/read/sync-token.ts";
 import { parseFilter } from "./filter.ts";
@@ -9,7 +10,7 @@ export const syncRoutes = [
   userRoute("GET /_matrix/client/v3/sync", async (ctx, request) => {
     const since = request.query.get("since");
     const filter = request.query.get("filter");
-    return sync(ctx, {
+    const answer = await sync(ctx, {
       requester: request.requester,
       since: since === null || since === "" ? undefined : parseSyncToken(since),
       filter: filter === null || filter === "" ? {} : parseFilter(filter),
@@ -19,5 +20,6 @@ export const syncRoutes = [
       timeoutMs: integerQuery(request, "timeout", 0),
       signal: request.signal,
     });
+    return longJson(answer);
   }),
 ];

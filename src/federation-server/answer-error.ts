@@ -1,23 +1,15 @@
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import type { ErrorRequestHandler, Request, Response } from "express";
 import type { Logger } from "pino";
 import { discardBody } from "../federation-api/discard-body.ts";
 import { MatrixError, matrixErrorBody } from "../federation-api/matrix-error.ts";
+import { isDisconnection } from "../federation-api/send-long-json.ts";
 import { stringifyJson } from "../matrix/json.ts";
 import type { JsonValue } from "../matrix/json.ts";
-import type { LongJson } from "./long-json.ts";
 
 /** Events may hold numbers that only their own text keeps, so Express's `json` must not write them. */
 export function sendJson(response: Response, status: number, body: JsonValue): void {
   if (response.headersSent || response.destroyed) return;
   response.status(status).type("application/json").send(stringifyJson(body));
-}
-
-/** A failure on the way can only break the connection off; the receiver sees that the text is not complete. */
-export async function sendLongJson(response: Response, chunks: LongJson): Promise<void> {
-  response.status(200).type("application/json");
-  await pipeline(Readable.from(chunks, { highWaterMark: 2 }), response);
 }
 
 export function unrecognized(_request: Request, response: Response): void {
@@ -51,9 +43,4 @@ function expectedError(error: unknown): MatrixError | undefined {
   if (error instanceof MatrixError) return error;
   if (error instanceof URIError) return new MatrixError(400, "M_INVALID_PARAM", "The URI holds a bad percent-encoding");
   return undefined;
-}
-
-/** The other side has gone before it had its whole answer: nobody is left to tell, and nothing to log. */
-function isDisconnection(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE";
 }

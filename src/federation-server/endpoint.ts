@@ -1,8 +1,8 @@
+import type { LongJson } from "../federation-api/long-json.ts";
 import { MatrixError } from "../federation-api/matrix-error.ts";
 import type { ServerName } from "../matrix/identifiers.ts";
 import type { JsonValue } from "../matrix/json.ts";
 import type { RoomsContext } from "../rooms/context.ts";
-import type { LongJson } from "./long-json.ts";
 
 type Method = "GET" | "POST" | "PUT";
 

@@ -1,7 +1,7 @@
+import { behindStatus, longJson } from "../federation-api/long-json.ts";
 import { serveMakeJoin, serveSendJoin } from "../rooms/serve/serve-join.ts";
 import { signedEndpoint } from "./endpoint.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { behindStatus, longObject } from "./long-json.ts";
 import { eventIdOfPath, flagOfQuery, objectBody, roomIdOf, userIdOf } from "./request-parameters.ts";
 
 /** @see https://spec.matrix.org/v1.19/server-server-api/#joining-rooms */
@@ -26,7 +26,7 @@ export const joinEndpoints: readonly Endpoint[] = [
       pdu: objectBody(request),
       omitMembers: false,
     });
-    return behindStatus(longObject({ origin: ctx.serverName, event, state, auth_chain: authChain }));
+    return behindStatus(longJson({ origin: ctx.serverName, event, state, auth_chain: authChain }));
   }),
 
   signedEndpoint("PUT /_matrix/federation/v2/send_join/:roomId/:eventId", async (ctx, request) => {
@@ -37,7 +37,7 @@ export const joinEndpoints: readonly Endpoint[] = [
       pdu: objectBody(request),
       omitMembers: flagOfQuery(request, "omit_members"),
     });
-    return longObject({
+    return longJson({
       origin: ctx.serverName,
       members_omitted: joined.membersOmitted,
       ...(joined.membersOmitted ? { servers_in_room: joined.serversInRoom } : {}),

@@ -4,13 +4,14 @@ import {
   emptyState,
   splitStateKey,
   stateApply,
+  stateEntries,
   stateFromEntries,
   stateKeyOf,
   type StateKey,
   type StateMap,
 } from "../matrix/state.ts";
 import { openTransaction, type Database, type OpenTransaction } from "./database.ts";
-import type { Member } from "./memberships.ts";
+import type { Member, Membership } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /**
@@ -218,14 +219,54 @@ export async function lookUpManyInSnapshot(
   );
 }
 
+// ── Reading ids alone ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The events of a whole state. What is not at hand is not kept either: ids alone take a third of the state's memory. */
+export async function snapshotEventIds(database: Database, snapshotId: bigint): Promise<readonly EventId[]> {
+  const atHand = stateAtHand(database, snapshotId);
+  if (atHand !== undefined) return Array.from(stateEntries(atHand), ([, eventId]) => eventId);
+  const rows = await queryRows<{ id: EventId | null }>(
+    database.pool,
+    `${CHAIN} SELECT DISTINCT ON (entry.type, entry.state_key) entry.event_id AS id
+     FROM chain JOIN state_snapshot_entries entry USING (snapshot_id)
+     ORDER BY entry.type, entry.state_key, chain.depth`,
+    [snapshotId],
+  );
+  return rows.flatMap(({ id }) => id ?? []);
+}
+
+const MEMBERS = `members AS (
+  SELECT DISTINCT ON (entry.state_key) entry.state_key, entry.event_id
+  FROM chain JOIN state_snapshot_entries entry USING (snapshot_id)
+  WHERE entry.type = 'm.room.member' ORDER BY entry.state_key, chain.depth)`;
+
+interface MembershipsWanted {
+  readonly membership?: Membership | undefined;
+  readonly notMembership?: Membership | undefined;
+}
+
+/** The member events of a snapshot that we have, of these memberships: left and banned ones included if any will do. */
+export async function snapshotMemberIds(
+  c: Connection,
+  snapshotId: bigint,
+  { membership, notMembership }: MembershipsWanted,
+): Promise<readonly EventId[]> {
+  const rows = await queryRows<{ id: EventId }>(
+    c,
+    `${CHAIN}, ${MEMBERS}
+     SELECT events.event_id AS id FROM members JOIN events ON events.event_id = members.event_id
+     WHERE events.membership IS NOT NULL AND ($2::text IS NULL OR events.membership = $2)
+       AND ($3::text IS NULL OR events.membership <> $3) ORDER BY members.state_key`,
+    [snapshotId, membership ?? null, notMembership ?? null],
+  );
+  return rows.map(({ id }) => id);
+}
+
 /** All members of a snapshot whose events we have, left and banned ones included. */
 export async function snapshotMembers(c: Connection, snapshotId: bigint): Promise<readonly Member[]> {
   const rows = await queryRows<Member & { userId: UserId }>(
     c,
-    `${CHAIN}, members AS (
-       SELECT DISTINCT ON (entry.state_key) entry.state_key, entry.event_id
-       FROM chain JOIN state_snapshot_entries entry USING (snapshot_id)
-       WHERE entry.type = 'm.room.member' ORDER BY entry.state_key, chain.depth)
+    `${CHAIN}, ${MEMBERS}
      SELECT members.state_key AS "userId", events.membership, events.event_id AS "eventId"
      FROM members JOIN events ON events.event_id = members.event_id WHERE events.membership IS NOT NULL`,
     [snapshotId],

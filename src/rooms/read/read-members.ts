@@ -1,15 +1,15 @@
+import { longMembers, memberText, type TextBatches } from "../../federation-api/long-json.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { joinedRooms } from "../../storage/memberships.ts";
 import type { Member } from "../../storage/memberships.ts";
-import { snapshotMembers } from "../../storage/state-snapshots.ts";
+import { snapshotMemberIds } from "../../storage/state-snapshots.ts";
 import { timeline } from "../../storage/timeline.ts";
 import type { ClientEvent } from "./client-event.ts";
-import { toClientEvents } from "./client-events.ts";
+import { clientEventBatches, jsonTexts } from "./client-event-batches.ts";
 import type { RoomsContext } from "../context.ts";
 import { waitForFullState } from "./full-state-wait.ts";
 import type { ReadContext } from "./full-state-wait.ts";
-import { loadManyEvents } from "../events/load-many-events.ts";
 import type { RoomReader } from "./read-state.ts";
 import { roomAccess } from "./room-access.ts";
 import type { RoomAccess } from "./room-access.ts";
@@ -26,31 +26,34 @@ export async function joinedRoomsOf(ctx: RoomsContext, userId: UserId): Promise<
 }
 
 /**
- * The member events of a room: waits for the full state.
+ * The member events of a room: waits for the full state. Which ones is settled then; they are read as somebody asks for
+ * them.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmembers
  * @throws FullStateMissing; MatrixError 403 M_FORBIDDEN
  */
-export async function membersOf(ctx: ReadContext, wanted: MembersWanted): Promise<readonly ClientEvent[]> {
+export async function membersOf(ctx: ReadContext, wanted: MembersWanted): Promise<TextBatches> {
   const access = await fullAccess(ctx, wanted);
-  const members = await snapshotMembers(ctx.database.pool, await snapshotAt(ctx, access, wanted.at));
-  const ids = members.filter((member) => isWanted(member, wanted)).map(({ eventId }) => eventId);
-  return toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
+  const ids = await snapshotMemberIds(ctx.database.pool, await snapshotAt(ctx, access, wanted.at), wanted);
+  return jsonTexts(clientEventBatches(ctx, { roomId: wanted.roomId, ids, withRoomId: true }));
 }
 
 /**
- * The joined members with their profiles in the room: waits for the full state.
+ * The joined members with their profiles in the room, read as {@link membersOf} does: waits for the full state.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidjoined_members
  * @throws FullStateMissing; MatrixError 403 M_FORBIDDEN
  */
-export async function joinedMembersOf(ctx: ReadContext, reader: RoomReader): Promise<JsonObject> {
+export async function joinedMembersOf(ctx: ReadContext, reader: RoomReader): Promise<TextBatches> {
   const access = await fullAccess(ctx, reader);
-  const members = await snapshotMembers(ctx.database.pool, access.snapshotId);
-  const joined = members.filter(({ membership }) => membership === "join");
-  const ids = joined.map(({ eventId }) => eventId);
-  const events = await toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
-  return Object.fromEntries(events.map((event) => [event.state_key ?? "", profileIn(event.content)]));
+  const ids = await snapshotMemberIds(ctx.database.pool, access.snapshotId, { membership: "join" });
+  return longMembers(profilesOf(clientEventBatches(ctx, { roomId: reader.roomId, ids, withRoomId: true })));
+}
+
+async function* profilesOf(batches: AsyncIterable<readonly ClientEvent[]>): AsyncGenerator<readonly string[]> {
+  for await (const batch of batches) {
+    yield batch.map((event) => memberText(event.state_key ?? "", profileIn(event.content)));
+  }
 }
 
 async function fullAccess(ctx: ReadContext, { roomId, userId, signal }: RoomReader): Promise<RoomAccess> {
@@ -68,13 +71,6 @@ async function snapshotAt(ctx: RoomsContext, access: RoomAccess, at: bigint | un
   const range = { from: at, limit: 1, direction: "backward" } as const;
   const [last] = await timeline(ctx.database.pool, access.roomId, range);
   return last?.stateAfter ?? access.snapshotId;
-}
-
-function isWanted(member: Member, { membership, notMembership }: MembersWanted): boolean {
-  return (
-    (membership === undefined || member.membership === membership) &&
-    (notMembership === undefined || member.membership !== notMembership)
-  );
 }
 
 function profileIn(content: JsonObject): JsonObject {

@@ -1,16 +1,16 @@
+import type { TextBatches } from "../../federation-api/long-json.ts";
 import { MatrixError } from "../../federation-api/matrix-error.ts";
 import { serverNameOf } from "../../matrix/identifiers.ts";
 import type { RoomId, UserId } from "../../matrix/identifiers.ts";
 import { isUserId } from "../../matrix/identifiers.ts";
-import { stateEntries } from "../../matrix/state.ts";
 import { loadEvent } from "../../storage/events.ts";
-import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
+import { lookUpInSnapshot, snapshotEventIds } from "../../storage/state-snapshots.ts";
 import type { ClientEvent } from "./client-event.ts";
+import { clientEventBatches, jsonTexts } from "./client-event-batches.ts";
 import { toClientEvents } from "./client-events.ts";
 import type { RoomsContext } from "../context.ts";
 import { waitForFullState } from "./full-state-wait.ts";
 import type { ReadContext } from "./full-state-wait.ts";
-import { loadManyEvents } from "../events/load-many-events.ts";
 import { roomAccess } from "./room-access.ts";
 
 export interface RoomReader {
@@ -21,18 +21,18 @@ export interface RoomReader {
 }
 
 /**
- * All of the state that the user may see: waits for the full state.
+ * All of the state that the user may see: waits for the full state. Which events that are is settled then; they are read
+ * as somebody asks for them.
  *
  * @throws FullStateMissing; MatrixError 403 M_FORBIDDEN
  */
-export async function readState(ctx: ReadContext, reader: RoomReader): Promise<readonly ClientEvent[]> {
+export async function readState(ctx: ReadContext, reader: RoomReader): Promise<TextBatches> {
   await roomAccess(ctx, reader.roomId, reader.userId);
   await waitForFullState(ctx, reader.roomId, reader.signal);
   // Asked again: the resync has moved the room to another snapshot, or put the user out.
   const access = await roomAccess(ctx, reader.roomId, reader.userId);
-  const state = await loadState(ctx.database, access.snapshotId);
-  const ids = [...stateEntries(state)].map(([, id]) => id);
-  return toClientEvents(ctx, await loadManyEvents(ctx.database.pool, ids), { withRoomId: true });
+  const ids = await snapshotEventIds(ctx.database, access.snapshotId);
+  return jsonTexts(clientEventBatches(ctx, { roomId: reader.roomId, ids, withRoomId: true }));
 }
 
 /**

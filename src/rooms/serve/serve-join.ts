@@ -4,7 +4,6 @@ import type { Event, Pdu } from "../../matrix/event.ts";
 import { isUserId, serverNameOf } from "../../matrix/identifiers.ts";
 import type { EventId, ServerName, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
-import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { signEvent } from "../../matrix/signatures.ts";
 import { splitStateKey, stateEntries, stateGet } from "../../matrix/state.ts";
 import type { StateMap } from "../../matrix/state.ts";
@@ -85,7 +84,7 @@ export async function serveSendJoin(ctx: RoomsContext, sent: SentJoin): Promise<
   const event = await vouchFor(ctx, room, readSentMembership(room, sent, "join"));
   const serversInRoom = await joinedServers(ctx.database.pool, room.roomId);
   const stored = await acceptSentMembership(ctx, room, { event, origin: sent.origin });
-  return { ...(await stateForJoiner(ctx, room.rules, stored, sent.omitMembers)), event: stored.pdu, serversInRoom };
+  return { ...(await stateForJoiner(ctx, room, stored, sent.omitMembers)), event: stored.pdu, serversInRoom };
 }
 
 /** Signs a join that one of our users vouches for, if the reason to do so still holds. */
@@ -99,7 +98,7 @@ async function vouchFor(ctx: RoomsContext, room: ServedRoom, event: Event): Prom
 
 async function stateForJoiner(
   ctx: RoomsContext,
-  rules: RoomVersionRules,
+  room: ServedRoom,
   join: StoredEvent,
   omitMembers: boolean,
 ): Promise<Pick<JoinedRoom, "state" | "authChain" | "membersOmitted">> {
@@ -110,10 +109,10 @@ async function stateForJoiner(
   // Who leaves members out wants a small answer; others may take the auth chain for complete.
   const inState = new Set(omitMembers ? stateIds : []);
   return {
-    state: pduTexts(ctx, rules, stateIds),
+    state: pduTexts(ctx, room, stateIds),
     authChain: pduTexts(
       ctx,
-      rules,
+      room,
       chain.filter((id) => !inState.has(id)),
     ),
     membersOmitted: stateIds.length < before.size,

@@ -1,5 +1,6 @@
+import type { TextBatches } from "../../federation-api/long-json.ts";
 import type { Pdu } from "../../matrix/event.ts";
-import type { EventId } from "../../matrix/identifiers.ts";
+import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import { stringifyJson } from "../../matrix/json.ts";
 import { redact } from "../../matrix/redaction.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
@@ -7,23 +8,26 @@ import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { loadPduTexts } from "../../storage/pdu-texts.ts";
 import { redactionsNaming } from "../../storage/redactions.ts";
 import type { RoomsContext } from "../context.ts";
+import { eventPortions, requireRoomHeld } from "../events/event-portions.ts";
 import { redactionsFor } from "../read/redactions.ts";
 
-/** The JSON of PDUs, some hundred at a time: a large room's state is never in memory as a whole. */
-export type PduTexts = AsyncIterable<readonly string[]>;
+/** The JSON of PDUs. */
+export type PduTexts = TextBatches;
 
-/** About half a megabyte of memberships. */
-const PDUS_A_READ = 500;
-
-/** Those of the events (of one room) that are stored, in the order of the ids; redacted ones in their redacted form. */
+/**
+ * Those of the events (of one room) that are stored, in the order of the ids; redacted ones in their redacted form.
+ *
+ * @throws MatrixError 404 M_NOT_FOUND if the room is purged meanwhile
+ */
 export async function* pduTexts(
   ctx: RoomsContext,
-  rules: RoomVersionRules,
+  { roomId, rules }: { readonly roomId: RoomId; readonly rules: RoomVersionRules },
   ids: readonly EventId[],
 ): AsyncGenerator<readonly string[]> {
-  for (let start = 0; start < ids.length; start += PDUS_A_READ) {
-    const batch = ids.slice(start, start + PDUS_A_READ);
-    const texts = await loadPduTexts(ctx.database.pool, batch);
+  const { pool } = ctx.database;
+  for await (const batch of eventPortions(pool, ids)) {
+    const texts = await loadPduTexts(pool, batch);
+    if (texts.size < batch.length) await requireRoomHeld(pool, roomId);
     const redacted = await redactedAmong(ctx, rules, batch);
     yield batch.flatMap((id) => {
       const pdu = redacted.get(id);

@@ -1,9 +1,7 @@
 import type { EventId } from "../../matrix/identifiers.ts";
-import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { stateEntries } from "../../matrix/state.ts";
 import { authChainIds } from "../../storage/auth-chains.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
-import { loadState } from "../../storage/state-snapshots.ts";
+import { snapshotEventIds } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { pduTexts, type PduTexts } from "./serve-pdus.ts";
 import {
@@ -13,6 +11,7 @@ import {
   roomServedTo,
   unableDueToPartialState,
   type RoomQuestion,
+  type ServedRoom,
 } from "./served-room.ts";
 
 interface StateQuestion extends RoomQuestion {
@@ -42,23 +41,20 @@ export async function serveStateIds(ctx: RoomsContext, question: StateQuestion):
   return { state, authChain };
 }
 
-async function stateIds(
-  ctx: RoomsContext,
-  question: StateQuestion,
-): Promise<StateIds & { readonly rules: RoomVersionRules }> {
+async function stateIds(ctx: RoomsContext, question: StateQuestion): Promise<StateIds & { readonly room: ServedRoom }> {
   const room = await roomServedTo(ctx, question);
   if (room.partial) throw unableDueToPartialState(room.roomId);
   await requireServerInRoom(ctx, room, question.origin);
   const event = await acceptedEvent(ctx, question);
   if (event.outlier || event.stateBefore === null) throw eventNotFound(question.eventId);
-  const state = eventIdsOf(await loadState(ctx.database, event.stateBefore));
-  return { rules: room.rules, state, authChain: await authChainIds(ctx.database.pool, state) };
+  const state = await snapshotEventIds(ctx.database, event.stateBefore);
+  return { room, state, authChain: await authChainIds(ctx.database.pool, state) };
 }
 
 /** The same with the events themselves. */
 export async function serveState(ctx: RoomsContext, question: StateQuestion): Promise<StateTexts> {
-  const { rules, state, authChain } = await stateIds(ctx, question);
-  return { state: pduTexts(ctx, rules, state), authChain: pduTexts(ctx, rules, authChain) };
+  const { room, state, authChain } = await stateIds(ctx, question);
+  return { state: pduTexts(ctx, room, state), authChain: pduTexts(ctx, room, authChain) };
 }
 
 /**
@@ -74,15 +70,11 @@ export async function serveEventAuth(ctx: RoomsContext, question: StateQuestion)
   if (ofRoom !== undefined && ofRoom.rejection !== null) throw eventNotFound(question.eventId);
   await requireEventServable(ctx, room, { origin: question.origin, event: ofRoom });
   if (ofRoom === undefined) throw eventNotFound(question.eventId);
-  return pduTexts(ctx, room.rules, await authChainIds(ctx.database.pool, [ofRoom.eventId]));
+  return pduTexts(ctx, room, await authChainIds(ctx.database.pool, [ofRoom.eventId]));
 }
 
 async function acceptedEvent(ctx: RoomsContext, { roomId, eventId }: StateQuestion): Promise<StoredEvent> {
   const event = await loadEvent(ctx.database.pool, eventId);
   if (event === undefined || event.rejection !== null || event.roomId !== roomId) throw eventNotFound(eventId);
   return event;
-}
-
-function eventIdsOf(state: Parameters<typeof stateEntries>[0]): readonly EventId[] {
-  return Array.from(stateEntries(state), ([, eventId]) => eventId);
 }

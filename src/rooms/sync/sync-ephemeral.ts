@@ -1,3 +1,4 @@
+import type { LongObject } from "../../federation-api/long-json.ts";
 import type { EventId, RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { changedRoomAccountData } from "../../storage/account-data.ts";
@@ -27,14 +28,14 @@ const START_OF_STREAM = -(2n ** 62n);
 export async function withEphemeral(
   ctx: RoomsContext,
   request: SyncRequest,
-  { group, rooms, position }: { readonly group: JsonObject; readonly rooms: readonly RoomSince[]; position: bigint },
-): Promise<JsonObject> {
+  { group, rooms, position }: { readonly group: LongObject; readonly rooms: readonly RoomSince[]; position: bigint },
+): Promise<LongObject> {
   const shown = rooms.filter(({ roomId, since }) => since !== undefined || group[roomId] !== undefined);
   const since = shown.map((room) => room.since ?? START_OF_STREAM);
   const asked: RoomsSince = { roomIds: shown.map(({ roomId }) => roomId), since, to: position };
   const ephemeral = await ephemeralEvents(ctx, request, asked);
   const accountData = await accountDataEvents(ctx, request, asked);
-  const told: Record<string, JsonObject> = { ...(group as Record<string, JsonObject>) };
+  const told: Record<string, LongObject> = { ...(group as Record<string, LongObject>) };
   for (const roomId of new Set([...ephemeral.keys(), ...accountData.keys()])) {
     const timeline = { events: [], limited: false, prev_batch: syncToken(position) };
     const [passing, kept] = [ephemeral.get(roomId), accountData.get(roomId)];

@@ -1,13 +1,16 @@
+import type { LongObject, TextBatches } from "../../federation-api/long-json.ts";
 import { isStateEvent } from "../../matrix/event.ts";
-import type { RoomId, UserId } from "../../matrix/identifiers.ts";
+import type { EventId, RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import { restoredEvents } from "../../storage/changed-rooms.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadRoom } from "../../storage/rooms.ts";
 import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
 import type { ClientEvent } from "../read/client-event.ts";
+import { clientEventBatches, jsonTexts } from "../read/client-event-batches.ts";
 import { toClientEvents } from "../read/client-events.ts";
 import type { RoomsContext } from "../context.ts";
+import { MOST_EVENTS } from "../events/event-portions.ts";
 import { passesFilter } from "../read/event-filter.ts";
 import { goneStateEvents } from "../read/gone-state.ts";
 import { visibleEvents } from "../read/history-visibility.ts";
@@ -48,7 +51,7 @@ export async function joinedRoom(
   ctx: RoomsContext,
   request: SyncRequest,
   room: JoinedRoom,
-): Promise<JsonObject | undefined> {
+): Promise<LongObject | undefined> {
   const snapshotId = (await loadRoom(ctx.database.pool, room.roomId))?.currentSnapshotId ?? null;
   if (snapshotId === null) {
     return undefined;
@@ -57,8 +60,7 @@ export async function joinedRoom(
   const summary = await roomSummary(ctx, request, range, room.isPartial);
   const part = await roomUpTo(ctx, request, { ...range, heroes: summary?.["m.heroes"] ?? [] });
   // What changed may be hidden from this user, or of no interest to the filter.
-  const isEmpty = part.timeline.events.length === 0 && part.state.length === 0 && !room.isCompleted;
-  if (isEmpty && room.since !== undefined && !request.fullState) {
+  if (isEmpty(part) && !room.isCompleted && room.since !== undefined && !request.fullState) {
     return undefined;
   }
   return {
@@ -71,11 +73,18 @@ export async function joinedRoom(
 
 interface RoomPart {
   readonly timeline: { readonly events: readonly JsonObject[]; readonly limited: boolean; readonly prev_batch: string };
-  readonly state: readonly JsonObject[];
+  readonly state: StateEvents;
+}
+
+/** Many of them are read while the answer is written. */
+type StateEvents = readonly JsonObject[] | TextBatches;
+
+function isEmpty({ timeline, state }: RoomPart): boolean {
+  return timeline.events.length === 0 && Array.isArray(state) && state.length === 0;
 }
 
 /** The state under the name by which the client has asked for it. */
-export function stateGroup({ stateAfter }: SyncRequest, events: readonly JsonObject[]): JsonObject {
+export function stateGroup({ stateAfter }: SyncRequest, events: StateEvents): LongObject {
   return { [stateAfter ? "state_after" : "state"]: { events } };
 }
 
@@ -98,7 +107,6 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
     ...arrived,
   ];
   const state = await stateForSync(ctx, request, { ...range, timeline: events, limited });
-  const gone = await goneSince(ctx, request, range);
   const device = request.requester;
   return {
     timeline: {
@@ -106,8 +114,31 @@ export async function roomUpTo(ctx: RoomsContext, request: SyncRequest, range: R
       limited,
       prev_batch: syncToken(startOf(arrived) ?? page.next ?? range.position),
     },
-    state: [...(await toClientEvents(ctx, state, { withRoomId: false })), ...gone],
+    state: await stateEvents(ctx, request, { range, ids: state }),
   };
+}
+
+async function stateEvents(
+  ctx: RoomsContext,
+  request: SyncRequest,
+  { range, ids }: { readonly range: RoomRange; readonly ids: readonly EventId[] },
+): Promise<StateEvents> {
+  const filter = request.filter.room?.state ?? {};
+  const isWanted = ({ pdu, rejected }: StoredEvent): boolean => !rejected && passesFilter(pdu, filter);
+  const batches = clientEventBatches(ctx, { roomId: range.roomId, ids, isWanted, withRoomId: false });
+  const gone = await goneSince(ctx, request, range);
+  if (ids.length > MOST_EVENTS) return jsonTexts(followedBy(batches, gone));
+  const events: ClientEvent[] = [];
+  for await (const batch of batches) events.push(...batch);
+  return [...events, ...gone];
+}
+
+async function* followedBy(
+  batches: AsyncIterable<readonly ClientEvent[]>,
+  last: readonly ClientEvent[],
+): AsyncGenerator<readonly ClientEvent[], void> {
+  yield* batches;
+  yield last;
 }
 
 async function goneSince(

@@ -1,4 +1,4 @@
-import type { JsonObject } from "../../matrix/json.ts";
+import type { LongObject } from "../../federation-api/long-json.ts";
 import { loadEvent } from "../../storage/events.ts";
 import type { LocalMembershipChange } from "../../storage/streams.ts";
 import { toClientEvents } from "../read/client-events.ts";
@@ -23,7 +23,7 @@ export async function leftRoom(
   ctx: RoomsContext,
   request: SyncRequest,
   { left, before }: LeftRoom,
-): Promise<JsonObject | undefined> {
+): Promise<LongObject | undefined> {
   const event = await loadEvent(ctx.database.pool, left.eventId);
   if (event === undefined) {
     return { timeline: { events: [], limited: false }, ...stateGroup(request, []) };

@@ -1,5 +1,5 @@
+import type { LongObject } from "../../federation-api/long-json.ts";
 import type { RoomId } from "../../matrix/identifiers.ts";
-import type { JsonObject } from "../../matrix/json.ts";
 import { changedRooms } from "../../storage/changed-rooms.ts";
 import { forgottenRooms } from "../../storage/forgotten-rooms.ts";
 import { listPartialRooms } from "../../storage/partial-state.ts";
@@ -15,10 +15,10 @@ import type { SyncRequest } from "./sync.ts";
 
 /** The groups of `rooms` in the answer, each by room id. */
 export interface RoomsToSync {
-  readonly join: JsonObject;
-  readonly invite: JsonObject;
-  readonly knock: JsonObject;
-  readonly leave: JsonObject;
+  readonly join: LongObject;
+  readonly invite: LongObject;
+  readonly knock: LongObject;
+  readonly leave: LongObject;
 }
 
 /** Which rooms' states were partial at the position, and which have become full since the client asked last. */
@@ -86,7 +86,7 @@ interface JoinedRooms {
   readonly position: bigint;
 }
 
-async function joinedGroup(ctx: RoomsContext, request: SyncRequest, rooms: JoinedRooms): Promise<JsonObject> {
+async function joinedGroup(ctx: RoomsContext, request: SyncRequest, rooms: JoinedRooms): Promise<LongObject> {
   const { memberships, earlier, partialRooms, position } = rooms;
   const lazy = request.filter.room?.state?.lazy_load_members === true;
   // Without lazy loading a client wants all members, so a partial room is not there for it yet, and once it is
@@ -120,9 +120,9 @@ async function joinedGroup(ctx: RoomsContext, request: SyncRequest, rooms: Joine
 /** One room after the other: a sync of many rooms must not take all connections of the pool. */
 async function groupOf(
   memberships: readonly LocalMembershipChange[],
-  describe: (membership: LocalMembershipChange) => Promise<JsonObject | undefined>,
-): Promise<JsonObject> {
-  const group: Record<string, JsonObject> = {};
+  describe: (membership: LocalMembershipChange) => Promise<LongObject | undefined>,
+): Promise<LongObject> {
+  const group: Record<string, LongObject> = {};
   for (const membership of memberships) {
     const room = await describe(membership);
     if (room !== undefined) {

@@ -1,14 +1,12 @@
 import type { EventId } from "../../matrix/identifiers.ts";
 import { isStateEvent } from "../../matrix/event.ts";
-import { splitStateKey, stateApply, stateDiff, stateEntries, stateKeyOf } from "../../matrix/state.ts";
+import { splitStateKey, stateApply, stateDiff, stateEntries, stateKeyOf, stateOver } from "../../matrix/state.ts";
 import type { StateKey } from "../../matrix/state.ts";
 import type { StoredEvent } from "../../storage/events.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import { currentStateDelta } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
-import { passesFilter } from "../read/event-filter.ts";
 import { memberEventsOfSenders } from "../read/lazy-members.ts";
-import { loadManyEvents } from "../events/load-many-events.ts";
 import type { RoomRange } from "./sync-joined-room.ts";
 import type { SyncRequest } from "./sync.ts";
 
@@ -19,9 +17,11 @@ interface RoomTimeline extends RoomRange {
 }
 
 /**
- * The state events that a client must know before it reads the timeline: all of the state at its start, or what has
+ * The ids of the state events that a client must know before it reads the timeline: all of the state at its start, or what has
  * changed since the client asked last and is not told by the timeline itself. Or else, if the client wants that, the
  * state behind the timeline: all of it, or what has changed, whether the timeline tells it or not.
+ *
+ * What is rejected, or not wanted by the filter, is still among them.
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#syncing
  */
@@ -29,7 +29,7 @@ export async function stateForSync(
   ctx: RoomsContext,
   request: SyncRequest,
   room: RoomTimeline,
-): Promise<readonly StoredEvent[]> {
+): Promise<readonly EventId[]> {
   const filter = request.filter.room?.state ?? {};
   const lazy = filter.lazy_load_members === true;
   const whole = room.since === undefined || request.fullState;
@@ -37,11 +37,11 @@ export async function stateForSync(
   // A lazy-loading client is told of members only where it may know them otherwise: when a change of them stands in no
   // timeline, as after a resync. Whoever has missed a part of the timeline asks for the members it needs.
   const membersToo = !lazy || (!whole && !room.limited);
-  const ids = [...entries].filter(([key]) => membersToo || !isMember(key)).map(([, eventId]) => eventId);
-  const told = await loadManyEvents(ctx.database.pool, ids);
-  const members = lazy ? await membersForTimeline(ctx, request, room) : [];
-  const byId = new Map([...told, ...members].map((event) => [event.eventId, event]));
-  return [...byId.values()].filter(({ pdu, rejected }) => !rejected && passesFilter(pdu, filter));
+  const ids: EventId[] = [];
+  for (const [key, eventId] of entries) if (membersToo || !isMember(key)) ids.push(eventId);
+  if (!lazy) return ids;
+  const members = await membersForTimeline(ctx, request, room);
+  return [...new Set([...ids, ...members.map(({ eventId }) => eventId)])];
 }
 
 function isMember(key: StateKey): boolean {
@@ -73,25 +73,17 @@ async function wholeState(
   ctx: RoomsContext,
   request: SyncRequest,
   room: RoomTimeline,
-): Promise<ReadonlyMap<StateKey, EventId>> {
+): Promise<Iterable<readonly [StateKey, EventId]>> {
   const end = await loadState(ctx.database, room.snapshotId);
   if (request.stateAfter) {
-    return new Map(stateEntries(end));
+    return stateEntries(end);
   }
   const startId = room.timeline[0]?.stateBefore ?? room.snapshotId;
   const start = await loadState(ctx.database, startId);
   const steps = room.timeline.flatMap(({ eventId, pdu }) =>
     isStateEvent(pdu) ? [[stateKeyOf(pdu.type, pdu.state_key), eventId] as const] : [],
   );
-  const entries = new Map(stateEntries(start));
-  for (const [key, eventId] of stateDiff(stateApply(start, steps), end)) {
-    if (eventId === null) {
-      entries.delete(key);
-    } else {
-      entries.set(key, eventId);
-    }
-  }
-  return entries;
+  return stateEntries(stateOver(start, stateDiff(stateApply(start, steps), end)));
 }
 
 async function stateChanges(

@@ -1,3 +1,4 @@
+import type { LongObject } from "../../federation-api/long-json.ts";
 import type { UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import type { PresenceState } from "../../storage/presence.ts";
@@ -35,7 +36,7 @@ const MAX_WAIT_MS = 600_000;
  *
  * @see https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3sync
  */
-export async function sync(ctx: ReadContext, request: SyncRequest): Promise<JsonObject> {
+export async function sync(ctx: ReadContext, request: SyncRequest): Promise<LongObject> {
   const patienceMs = Math.min(request.timeoutMs, MAX_WAIT_MS);
   await notePolling(ctx, { userId: request.requester.userId, as: request.setPresence, forMs: patienceMs });
   await acknowledgeToDevice(ctx, request);
@@ -81,7 +82,7 @@ function isEmpty({ rooms, beside }: News): boolean {
 }
 
 /** A client counts a missing group as an empty one. */
-function responseOf({ position, rooms, beside }: News, always: JsonObject): JsonObject {
+function responseOf({ position, rooms, beside }: News, always: JsonObject): LongObject {
   const groups = Object.entries(rooms).filter(([, group]) => Object.keys(group).length > 0);
   return {
     next_batch: syncToken(position),

@@ -5,7 +5,8 @@ import { Writable } from "node:stream";
 import express from "express";
 import pino from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { answerError, sendLongJson } from "../../../src/federation-server/answer-error.ts";
+import { sendLongJson } from "../../../src/federation-api/send-long-json.ts";
+import { answerError } from "../../../src/federation-server/answer-error.ts";
 
 const logged: string[] = [];
 const log = new Writable({
@@ -30,14 +31,23 @@ async function* endless(): AsyncGenerator<string> {
   }
 }
 
-async function* broken(): AsyncGenerator<string> {
-  yield '{"pdus":[';
+async function* brokenBehind(length: number): AsyncGenerator<string> {
+  yield `{"pdus":["${"x".repeat(length)}`;
   throw new Error("the database is gone");
 }
 
+async function* short(): AsyncGenerator<string> {
+  yield "[1,";
+  yield "2]";
+}
+
 const app = express();
+app.disable("etag");
 app.get("/endless", async (_request, response) => sendLongJson(response, endless()));
-app.get("/broken", async (_request, response) => sendLongJson(response, broken()));
+app.get("/broken/:behind", async (request, response) => {
+  await sendLongJson(response, brokenBehind(Number(request.params["behind"])));
+});
+app.get("/short", async (_request, response) => sendLongJson(response, short()));
 app.use(answerError(pino(log)));
 const server = createServer(app);
 let origin = "";
@@ -60,10 +70,24 @@ afterAll(() => {
 
 describe("sendLongJson", () => {
   it("breaks the connection off when it can't go on, and logs why", async () => {
-    const response = await fetch(`${origin}/broken`);
+    const response = await fetch(`${origin}/broken/2000000`);
     expect(response.status).toBe(200);
     await expect(response.text()).rejects.toThrow();
     expect(logged.join("")).toContain("the database is gone");
+  });
+
+  it("says that it can't go on while nothing is written yet", async () => {
+    const response = await fetch(`${origin}/broken/1000`);
+    expect(response.status).toBe(500);
+    expect(await response.json()).toMatchObject({ errcode: "M_UNKNOWN" });
+    expect(logged.join("")).toContain("the database is gone");
+  });
+
+  it("tells the length of a short answer", async () => {
+    const response = await fetch(`${origin}/short`);
+    expect(response.headers.get("content-type")).toBe("application/json; charset=utf-8");
+    expect(response.headers.get("content-length")).toBe("5");
+    expect(await response.text()).toBe("[1,2]");
   });
 
   it("reads no further than the receiver does, and stops when it goes away", async () => {
