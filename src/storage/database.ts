@@ -1,7 +1,7 @@
 import pg from "pg";
-import { statementErrorOf, storageErrorOf } from "./errors.ts";
+import { DatabaseUnavailable, statementErrorOf, storageErrorOf } from "./errors.ts";
 import type { PrismaClient } from "./generated/client.ts";
-import type { Connection } from "./query.ts";
+import { execute, type Connection } from "./query.ts";
 
 export type { Connection } from "./query.ts";
 
@@ -88,7 +88,8 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
   let broken: Error | undefined;
   // A connection that is lost between two statements is reported here; the next statement then fails by itself.
   const onError = (error: Error) => {
-    broken = error;
+    // The first one says why, those behind it that nothing more comes.
+    broken ??= error;
   };
   client.on("error", onError);
   const open: OpenTransaction = { onCommit: [] };
@@ -100,15 +101,22 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
     for (const act of open.onCommit) act();
     return result;
   } catch (error) {
-    await client.query("ROLLBACK").catch((failure: Error) => {
-      broken = failure;
+    const failure = withReason(storageErrorOf(error), broken);
+    await client.query("ROLLBACK").catch((unanswered: Error) => {
+      broken = unanswered;
     });
-    throw storageErrorOf(error);
+    throw failure;
   } finally {
     openTransactions.delete(client);
     client.off("error", onError);
     client.release(broken);
   }
+}
+
+/** The statement that finds the connection lost knows nothing of why; what came before it does. */
+function withReason(failure: unknown, broken: Error | undefined): unknown {
+  const isAnswered = !(failure instanceof DatabaseUnavailable) || failure.cause instanceof pg.DatabaseError;
+  return isAnswered || !(broken instanceof pg.DatabaseError) ? failure : new DatabaseUnavailable(broken);
 }
 
 async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
@@ -119,15 +127,30 @@ async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
   }
 }
 
-/** Undoes the work, and nothing else of the transaction, when it throws. */
+/**
+ * Undoes the work, and nothing else of the transaction, when it throws.
+ *
+ * @throws what `work` throws; DatabaseUnavailable where it can't be undone, which names that as its cause
+ */
 export async function withSavepoint<T>(tx: Connection, work: () => Promise<T>): Promise<T> {
-  await tx.query("SAVEPOINT work");
+  await execute(tx, "SAVEPOINT work");
   try {
     const result = await work();
-    await tx.query("RELEASE SAVEPOINT work");
+    await execute(tx, "RELEASE SAVEPOINT work");
     return result;
   } catch (error) {
-    await tx.query("ROLLBACK TO SAVEPOINT work");
+    await undoTo(tx, error);
     throw error;
+  }
+}
+
+async function undoTo(tx: Connection, error: unknown): Promise<void> {
+  try {
+    await execute(tx, "ROLLBACK TO SAVEPOINT work");
+  } catch (failure) {
+    // That a lost connection answers nothing says less than how it was lost.
+    if (error instanceof DatabaseUnavailable) return;
+    const { message } = failure as Error;
+    throw new DatabaseUnavailable(new Error(message, { cause: error }));
   }
 }

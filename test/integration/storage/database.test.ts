@@ -1,6 +1,8 @@
+import { once } from "node:events";
+import type pg from "pg";
 import { expect, describe, it } from "vitest";
-import { openDatabase, transaction } from "../../../src/storage/database.ts";
-import { queryRow } from "../../../src/storage/query.ts";
+import { openDatabase, transaction, withSavepoint } from "../../../src/storage/database.ts";
+import { execute, queryRow } from "../../../src/storage/query.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
 const database = await openTestDatabase();
@@ -31,6 +33,40 @@ describe("transaction", () => {
     } finally {
       await frozen.close();
     }
+  });
+});
+
+describe("the loss of a connection", () => {
+  const END = "SELECT pg_terminate_backend(pg_backend_pid())";
+  const lost = { name: "DatabaseUnavailable", message: expect.stringMatching(/due to administrator command/) };
+
+  it("is told with its reason by whoever would undo what it was lost in", async () => {
+    const broken = transaction(database, (tx) => withSavepoint(tx, async () => void (await execute(tx, END))));
+    await expect(broken).rejects.toMatchObject(lost);
+  });
+
+  it("is told with its reason by a transaction that finds it lost", async () => {
+    const broken = transaction(database, async (tx) => {
+      const pid = await queryRow<{ pid: number }>(tx, "SELECT pg_backend_pid() AS pid");
+      const ended = once(tx as pg.PoolClient, "end");
+      await database.pool.query("SELECT pg_terminate_backend($1)", [pid?.pid]);
+      await ended;
+      await execute(tx, "SELECT 1");
+    });
+    await expect(broken).rejects.toMatchObject(lost);
+  });
+
+  it("hides nothing of why its work was to be undone", async () => {
+    const broken = transaction(database, (tx) =>
+      withSavepoint(tx, async () => {
+        await execute(tx, END).catch(() => undefined);
+        throw new Error("what the work found");
+      }),
+    );
+    await expect(broken).rejects.toMatchObject({
+      name: "DatabaseUnavailable",
+      cause: { cause: { message: "what the work found" } },
+    });
   });
 });
 
