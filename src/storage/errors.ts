@@ -36,9 +36,12 @@ export class PartialRoomGone extends Error {
 export class DatabaseUnavailable extends Error {
   override readonly name = "DatabaseUnavailable";
   readonly code = "database-unavailable";
+  /** Or the statement asks for too much, or for what can't be read: others may fare better after all. */
+  readonly mayBeOfStatement: boolean;
 
   constructor(cause: Error) {
     super(cause.message, { cause });
+    this.mayBeOfStatement = cause instanceof pg.DatabaseError && MAY_BE_OF_STATEMENT.test(cause.code ?? "");
   }
 }
 
@@ -49,6 +52,9 @@ export class DatabaseUnavailable extends Error {
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 const UNAVAILABLE = /^(?:08(?!P01)|53|57P|58|25P03|25006)/;
+
+/** Its temporary files or its memory are full, it reaches a limit that is configured, a block of its table is broken. */
+const MAY_BE_OF_STATEMENT = /^(?:53[124]|58)/;
 
 const CONFLICT_OF_SQLSTATE: ReadonlyMap<string, ConflictCode> = new Map([
   ["40001", "serialization"],

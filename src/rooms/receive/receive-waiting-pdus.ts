@@ -170,10 +170,14 @@ async function receiveOrPostpone(
     return await receiveOne(ctx, waiting, stopped);
   } catch (error) {
     if (isStopped(stopped)) return false;
-    if (error instanceof DatabaseUnavailable) throw error;
+    const isOutage = error instanceof DatabaseUnavailable;
+    if (isOutage && !error.mayBeOfStatement) throw error;
     const { roomId, eventId } = waiting;
     ctx.logger.error({ err: error, roomId, eventId }, "a waiting PDU could not be handled");
-    await postpone(ctx, waiting).catch((failure: unknown) => {
+    const postponed = isOutage ? postponeForOutage(ctx, waiting) : postpone(ctx, waiting);
+    await postponed.catch((failure: unknown) => {
+      // It was no fault of the one statement.
+      if (failure instanceof DatabaseUnavailable) throw failure;
       ctx.logger.error({ err: failure, roomId, eventId }, "a waiting PDU could not be postponed");
     });
     return false;
@@ -320,6 +324,13 @@ async function postpone(ctx: RoomsContext, { eventId, attempts }: WaitingPdu): P
   const retryAt = ctx.now() + backOffMs(attempts);
   await postponeWaitingPdu(ctx.database.pool, eventId, { attempts: attempts + 1, retryAt });
   return false;
+}
+
+/** For as long again as it has waited: what the database lacks is no attempt that the event's servers have failed. */
+async function postponeForOutage(ctx: RoomsContext, { eventId, attempts, receivedAt }: WaitingPdu): Promise<void> {
+  const now = ctx.now();
+  const wait = Math.min(MOST_BACK_OFF_MS, Math.max(INTERVAL_MS, now - receivedAt));
+  await postponeWaitingPdu(ctx.database.pool, eventId, { attempts, retryAt: now + wait });
 }
 
 function backOffMs(attempts: number): number {

@@ -7,6 +7,7 @@ import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { acceptEvents, acceptPlainEvents, PrevEventsMissing } from "../../../src/rooms/events/accept-event.ts";
 import { BANNED_BY_ACL } from "../../../src/rooms/events/server-acl.ts";
 import { receiveTransaction } from "../../../src/rooms/receive/receive-transaction.ts";
+import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { DatabaseUnavailable } from "../../../src/storage/errors.ts";
 import { loadEvents } from "../../../src/storage/events.ts";
 import { members } from "../../../src/storage/memberships.ts";
@@ -14,7 +15,7 @@ import { partialEventIds } from "../../../src/storage/partial-state.ts";
 import { remoteDeviceList, sharesRoomWithUs, trackRemoteDeviceList } from "../../../src/storage/remote-device-lists.ts";
 import { forwardExtremities, loadRoom } from "../../../src/storage/rooms.ts";
 import { loadState } from "../../../src/storage/state-snapshots.ts";
-import { addWaitingPdu, countWaitingPdus, dueWaitingPdus } from "../../../src/storage/waiting-pdus.ts";
+import { addWaitingPdu, countWaitingPdus, dueWaitingPdus, waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import type { Sent } from "../../resident/resident.ts";
 import { AT_ROOM, holdLock, untilWaiting } from "../../support/hold-point.ts";
@@ -380,6 +381,33 @@ describe("a database that can't be had", () => {
     expect((await loadEvents(pool, idsOf(ofBoth))).size).toBe(0);
     expect(Object.keys(await receive(ofBoth, `${act} ${ofBoth.length}`))).toHaveLength(16);
     expect((await loadEvents(pool, idsOf(ofBoth))).size).toBe(16);
+  });
+
+  it("keeps nothing else waiting in a room whose event needs more memory than there is", async () => {
+    const { room, roomId } = await entered("full");
+    const start = mustBe([...room.extremities][0]);
+    const bad = mustBe((await messages(room, 1, [start]))[0]);
+    const good = mustBe((await messages(room, 1, [start]))[0]);
+    await pool.query(`
+      CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '53200'; END $$;
+      CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH ROW WHEN (NEW.event_id = '${bad.eventId}') EXECUTE FUNCTION fail()`);
+    const now = sidecar.ctx.now();
+    for (const [index, { eventId, event }] of [bad, good].entries()) {
+      const kept = { eventId, roomId, pdu: event.pdu, origin: resident.serverName, reason: "join-under-way" } as const;
+      await addWaitingPdu(pool, { ...kept, receivedAt: now - 60_000 + index });
+    }
+
+    await receiveWaitingPdus(sidecar.ctx);
+
+    expect((await loadEvents(pool, [good.eventId])).get(good.eventId)?.outlier).toBe(false);
+    const [left, ...others] = await waitingPdusOf(pool, roomId);
+    expect([left?.eventId, left?.attempts, others]).toEqual([bad.eventId, 0, []]);
+    expect(left?.retryAt).toBeGreaterThanOrEqual(now + 60_000);
+    await pool.query("DROP FUNCTION fail CASCADE");
+    const later = { ...sidecar.ctx, now: () => mustBe(left).retryAt };
+    await receiveWaitingPdus(later);
+    expect(await waitingPdusOf(pool, roomId)).toEqual([]);
+    expect((await loadEvents(pool, [bad.eventId])).get(bad.eventId)?.outlier).toBe(false);
   });
 
   it("costs no message to a device: the transaction that brings it is not acknowledged", async () => {
