@@ -38,6 +38,19 @@ export async function loadResyncStateIds(
   ]);
 }
 
+/** Whether an answer is there, and every event that it names. None of its ids leaves the database. */
+export async function areStateIdsStored(c: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {
+  const row = await queryRow<{ stored: boolean }>(
+    c,
+    `SELECT NOT EXISTS (
+       SELECT 1 FROM unnest(told.state_event_ids || told.auth_event_ids) AS named (id)
+       WHERE NOT EXISTS (SELECT 1 FROM events WHERE event_id = named.id)) AS stored
+     FROM resync_state_ids told WHERE room_id = $1 AND event_id = $2`,
+    [roomId, eventId],
+  );
+  return row?.stored ?? false;
+}
+
 /** Notes the snapshot that the answer came to. False if that server's answer is not there any more. */
 export async function noteSnapshotOfStateIds(
   tx: Connection,

@@ -1,9 +1,9 @@
 import { prevEventIds } from "../../matrix/event.ts";
 import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import type { Connection } from "../../storage/database.ts";
-import { hasState, loadEvents, whichExist } from "../../storage/events.ts";
+import { hasState, loadEvents } from "../../storage/events.ts";
 import { resyncDrops } from "../../storage/resync-drops.ts";
-import { fetchedSnapshot, loadResyncStateIds } from "../../storage/resync-state-ids.ts";
+import { areStateIdsStored, fetchedSnapshot } from "../../storage/resync-state-ids.ts";
 
 /**
  * By event, its prev_events that are in no timeline and whose state is not wholly stored; none where all is there, or
@@ -36,8 +36,5 @@ export async function statesLacking(
 /** An answer to `/state_ids` is there, and every event that it names. */
 async function isStateWhole(connection: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {
   if ((await fetchedSnapshot(connection, roomId, eventId)) !== undefined) return true;
-  const told = await loadResyncStateIds(connection, roomId, eventId);
-  if (told === undefined) return false;
-  const ids = new Set([...told.stateEventIds, ...told.authEventIds]);
-  return (await whichExist(connection, [...ids])).size === ids.size;
+  return await areStateIdsStored(connection, roomId, eventId);
 }

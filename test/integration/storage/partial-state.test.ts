@@ -20,6 +20,7 @@ import {
   partialRoomServers,
 } from "../../../src/storage/partial-state.ts";
 import {
+  areStateIdsStored,
   clearResyncStateIds,
   deleteResyncStateIds,
   loadResyncStateIds,
@@ -206,6 +207,21 @@ describe("nextRepairableEvents", () => {
     expect(await next(roomId, 10)).toEqual(["$first", "$middle", "$last"]);
     // However late it has arrived, and however many stand before it.
     expect(await next(roomId, 1)).toEqual(["$first"]);
+  });
+});
+
+describe("areStateIdsStored", () => {
+  it("asks for every event that the answer names, of the state and of its auth chain", async () => {
+    const roomId = await aPartialRoom();
+    const answer = { roomId, eventId: "$told", serverName: "a.org" } as const;
+    const isStored = async (): Promise<boolean> => await areStateIdsStored(pool, roomId, "$told");
+    expect(await isStored()).toBe(false);
+    await saveResyncStateIds(pool, { ...answer, stateEventIds: ["$of state"], authEventIds: ["$of chain"] });
+    expect(await isStored()).toBe(false);
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$of state"), rejection: null }]);
+    expect(await isStored()).toBe(false);
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$of chain"), rejection: null }]);
+    expect(await isStored()).toBe(true);
   });
 });
 
