@@ -32,6 +32,28 @@ export function canonicalJsonWithout(
   return encodeObject(object, mode, 0, omitted);
 }
 
+/**
+ * {@link canonicalJsonWithout} member by member, for texts that share most of them.
+ *
+ * @param take told of each member in the order of their keys; `text` is its canonical `"key":value`
+ */
+export function forEachCanonicalMember(
+  object: JsonObject,
+  omitted: ReadonlySet<string>,
+  mode: CanonicalJsonMode,
+  take: (key: string, text: string) => void,
+): void {
+  for (const key of sortedKeys(object)) {
+    const member = object[key];
+    if (member !== undefined && !omitted.has(key)) take(key, canonicalMember(key, member, mode));
+  }
+}
+
+/** `"key":value` as it stands in an object that is no part of another. */
+export function canonicalMember(key: string, value: JsonValue, mode: CanonicalJsonMode): string {
+  return encodeString(key) + ":" + encodeValue(value, mode, 1);
+}
+
 function encodeValue(value: JsonValue, mode: CanonicalJsonMode, depth: number): string {
   switch (typeof value) {
     case "string":

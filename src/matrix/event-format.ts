@@ -1,6 +1,6 @@
-import { canonicalJson, CanonicalJsonError } from "./canonical-json.ts";
+import { CanonicalJsonError } from "./canonical-json.ts";
 import type { Event, Pdu } from "./event.ts";
-import { canonicalModeOf, contentText, eventIdOf, redactedText } from "./hashes.ts";
+import { eventIdOf, eventTexts, type EventTexts } from "./hashes.ts";
 import { isEventId, isRoomId, isServerName, isUserId, serverNameOf } from "./identifiers.ts";
 import { isJsonArray, isJsonObject, LosslessNumber } from "./json.ts";
 import type { JsonObject, JsonValue } from "./json.ts";
@@ -9,14 +9,6 @@ import type { RoomVersionRules } from "./room-versions.ts";
 type FormatVerdict =
   | { readonly ok: true; readonly event: Event; readonly texts: EventTexts }
   | { readonly ok: false; readonly reason: string };
-
-/** What an event's hash, id and signatures are made of, written once for all of them. */
-export interface EventTexts {
-  /** {@link contentText} */
-  readonly content: string;
-  /** {@link redactedText} */
-  readonly redacted: string;
-}
 
 /** @see https://spec.matrix.org/v1.19/client-server-api/#size-limits */
 export const MAX_PDU_BYTES = 65_536;
@@ -248,15 +240,14 @@ const NOT_COUNTED = new Set(["unsigned"]);
 
 function writeTexts(pdu: Pdu, rules: RoomVersionRules): EventTexts | string {
   try {
-    const content = contentText(pdu, rules);
-    const mode = canonicalModeOf(rules);
-    const rest = `"hashes":${canonicalJson(pdu.hashes ?? {}, mode)},"signatures":${canonicalJson(pdu.signatures ?? {}, mode)},`;
+    const texts = eventTexts(pdu, rules);
+    const { content, proofs } = texts;
     // No character takes more than three bytes per UTF-16 unit, so most events need not be measured.
-    const mayBeLarge = (content.length + rest.length) * 3 > MAX_PDU_BYTES;
-    if (mayBeLarge && Buffer.byteLength(content) + Buffer.byteLength(rest) > MAX_PDU_BYTES) {
+    const mayBeLarge = (content.length + proofs.length) * 3 > MAX_PDU_BYTES;
+    if (mayBeLarge && Buffer.byteLength(content) + Buffer.byteLength(proofs) > MAX_PDU_BYTES) {
       return `larger than ${MAX_PDU_BYTES} bytes`;
     }
-    return { content, redacted: redactedText(pdu, rules) };
+    return texts;
   } catch (error) {
     if (error instanceof CanonicalJsonError) return error.message;
     throw error;

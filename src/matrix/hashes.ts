@@ -1,13 +1,14 @@
 import { createHash, hash } from "node:crypto";
 
-import { canonicalJsonWithout } from "./canonical-json.ts";
+import { canonicalJsonWithout, canonicalMember, forEachCanonicalMember } from "./canonical-json.ts";
 import type { CanonicalJsonMode } from "./canonical-json.ts";
 import type { Pdu } from "./event.ts";
 import type { EventId } from "./identifiers.ts";
 import type { JsonObject } from "./json.ts";
-import { redact } from "./redaction.ts";
+import { redact, redactedContent, survivesRedaction } from "./redaction.ts";
 import type { RoomVersionRules } from "./room-versions.ts";
 
+const UNSIGNED = new Set(["unsigned"]);
 const NOT_IN_CONTENT_HASH = new Set(["unsigned", "signatures", "hashes"]);
 /** Redaction has taken `unsigned` and `age_ts` away already. */
 const NOT_IN_REDACTED_TEXT = new Set(["signatures"]);
@@ -63,6 +64,41 @@ export function contentHashMatches(pdu: Pdu, rules: RoomVersionRules, text = con
  */
 export function redactedText(pdu: Pdu, rules: RoomVersionRules): string {
   return canonicalJsonWithout(redact(pdu, rules), NOT_IN_REDACTED_TEXT, canonicalModeOf(rules));
+}
+
+/** What an event's hash, id and signatures are made of. */
+export interface EventTexts {
+  /** {@link contentText} */
+  readonly content: string;
+  /** {@link redactedText} */
+  readonly redacted: string;
+  /** The canonical members `hashes` and `signatures`. */
+  readonly proofs: string;
+}
+
+/**
+ * All of its texts at once, for most of their members are the same.
+ *
+ * @param pdu whose content is an object
+ * @throws {CanonicalJsonError} where the event has no canonical form.
+ */
+export function eventTexts(pdu: Pdu, rules: RoomVersionRules): EventTexts {
+  const mode = canonicalModeOf(rules);
+  let content = "";
+  let redacted = "";
+  let proofs = "";
+  forEachCanonicalMember(pdu, UNSIGNED, mode, (key, text) => {
+    if (key === "signatures") {
+      proofs += "," + text;
+      return;
+    }
+    if (key === "hashes") proofs += "," + text;
+    else content += (content === "" ? "{" : ",") + text;
+    if (!survivesRedaction(key, rules)) return;
+    const left = key === "content" ? canonicalMember(key, redactedContent(pdu, rules), mode) : text;
+    redacted += (redacted === "" ? "{" : ",") + left;
+  });
+  return { content: content + "}", redacted: redacted + "}", proofs };
 }
 
 /**

@@ -35,12 +35,6 @@ export function isJsonArray(value: unknown): value is readonly JsonValue[] {
 }
 
 /**
- * Numbers that `JSON.parse` may lose. What looks like one inside a string matches too, which costs a slower parse
- * and nothing else.
- */
-const POSSIBLY_LOSSY_NUMBER = /(?:^|[:,[\s])(?:-0|-?\d+[.eE]|-?\d{16})/;
-
-/**
  * Reads JSON without losing a number: plain numbers of the result are safe integers, all others are
  * {@link LosslessNumber}. Of a duplicate key the last value counts, as with `JSON.parse`.
  *
@@ -49,8 +43,7 @@ const POSSIBLY_LOSSY_NUMBER = /(?:^|[:,[\s])(?:-0|-?\d+[.eE]|-?\d{16})/;
  *   {@link MAX_JSON_DEPTH}.
  */
 export function parseJson(text: string, maxValues = Number.POSITIVE_INFINITY): JsonValue {
-  checkExtent(text, maxValues);
-  if (POSSIBLY_LOSSY_NUMBER.test(text)) return parseLossless(text);
+  if (scanExtent(text, maxValues).mayLoseNumbers) return parseLossless(text);
   try {
     return JSON.parse(text) as JsonValue;
   } catch (error) {
@@ -83,16 +76,26 @@ function stringifyLossless(value: JsonValue): string {
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
+const MINUS = 0x2d;
+
+/** The longest number that `JSON.parse` surely keeps: -0 apart, integers of fifteen digits are exact. */
+const MAX_EXACT_DIGITS = 15;
 
 /** Looks at the text alone, before anything recursive sees it. Mistakes of syntax are left to the parser. */
-function checkExtent(text: string, maxValues: number): void {
+function scanExtent(text: string, maxValues: number): { readonly mayLoseNumbers: boolean } {
   let depth = 0;
   // A value stands behind each of them, but for an empty list's or object's bracket.
   let commasAndBrackets = 0;
+  let mayLoseNumbers = false;
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) at = endOfString(text, at);
     else if (code === COMMA) commasAndBrackets++;
+    else if (code === MINUS || isDigit(code)) {
+      const end = endOfNumber(text, at + 1);
+      mayLoseNumbers ||= !isExact(text, at, end);
+      at = end - 1;
+    }
     // "[" and "{" differ in one bit, as do "]" and "}".
     else if ((code | 0x20) === 0x7b) {
       commasAndBrackets++;
@@ -100,6 +103,28 @@ function checkExtent(text: string, maxValues: number): void {
     } else if ((code | 0x20) === 0x7d) depth--;
   }
   if (commasAndBrackets > maxValues) throw new JsonSyntaxError(`more than ${maxValues} values`);
+  return { mayLoseNumbers };
+}
+
+function isDigit(code: number): boolean {
+  return code >= 0x30 && code <= 0x39;
+}
+
+/** Behind the digits; a fraction or an exponent begins there. */
+function endOfNumber(text: string, from: number): number {
+  let at = from;
+  while (isDigit(text.charCodeAt(at))) at++;
+  return at;
+}
+
+/** Whether `JSON.parse` keeps the number that has these digits, all of it. */
+function isExact(text: string, start: number, end: number): boolean {
+  const next = text.charCodeAt(end);
+  // ".", "e" and "E"
+  if (next === 0x2e || (next | 0x20) === 0x65) return false;
+  const isNegative = text.charCodeAt(start) === MINUS;
+  if (isNegative && text.charCodeAt(start + 1) === 0x30) return false;
+  return end - start - (isNegative ? 1 : 0) <= MAX_EXACT_DIGITS;
 }
 
 /** The position of the closing quote, or the end of the text. */

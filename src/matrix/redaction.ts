@@ -29,8 +29,21 @@ const OBSOLETE_TOP_LEVEL_KEYS = ["prev_state", "origin", "membership"] as const;
 export function redact(pdu: Pdu, rules: RoomVersionRules): Pdu {
   const kept: { [key: string]: JsonValue | undefined } = pick(pdu, TOP_LEVEL_KEYS);
   if (rules.redaction.keepObsoleteTopLevelKeys) Object.assign(kept, pick(pdu, OBSOLETE_TOP_LEVEL_KEYS));
-  kept["content"] = isJsonObject(pdu.content) ? redactContent(pdu.type, pdu.content, rules.redaction) : {};
+  kept["content"] = redactedContent(pdu, rules);
   return kept as Pdu;
+}
+
+const SURVIVING: ReadonlySet<string> = new Set(TOP_LEVEL_KEYS);
+const SURVIVING_ONCE: ReadonlySet<string> = new Set([...TOP_LEVEL_KEYS, ...OBSOLETE_TOP_LEVEL_KEYS]);
+
+/** Whether {@link redact} leaves a member of this name, if with less content. */
+export function survivesRedaction(key: string, rules: RoomVersionRules): boolean {
+  return (rules.redaction.keepObsoleteTopLevelKeys ? SURVIVING_ONCE : SURVIVING).has(key);
+}
+
+/** What {@link redact} leaves of the content. */
+export function redactedContent(pdu: Pdu, rules: RoomVersionRules): JsonObject {
+  return isJsonObject(pdu.content) ? redactContent(pdu.type, pdu.content, rules.redaction) : {};
 }
 
 function pick(object: JsonObject, keys: readonly string[]): { [key: string]: JsonValue | undefined } {

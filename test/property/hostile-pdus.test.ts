@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { canonicalJson, CanonicalJsonError } from "../../src/matrix/canonical-json.ts";
 import { parsePdu } from "../../src/matrix/event-format.ts";
-import { canonicalModeOf, contentHashMatches } from "../../src/matrix/hashes.ts";
+import { canonicalModeOf, contentHashMatches, contentText, redactedText } from "../../src/matrix/hashes.ts";
 import { isJsonObject } from "../../src/matrix/json.ts";
 import type { JsonObject, JsonValue } from "../../src/matrix/json.ts";
 import { redact } from "../../src/matrix/redaction.ts";
@@ -37,6 +37,21 @@ describe("parsePdu", () => {
         if (mutated !== undefined) useUp(mutated.value, mutated.rules);
       }),
       runs(3000),
+    );
+  });
+});
+
+describe("the texts of an event", () => {
+  it("are those that are written one by one", () => {
+    fc.assert(
+      fc.property(mutant, ({ rules, value }) => {
+        const verdict = parsePdu(value, rules);
+        if (!verdict.ok) return;
+        const { pdu } = verdict.event;
+        const oneByOne = { content: contentText(pdu, rules), redacted: redactedText(pdu, rules) };
+        expect(verdict.texts).toMatchObject(oneByOne);
+      }),
+      runs(1000),
     );
   });
 });

@@ -26,7 +26,7 @@ describe.each(ALL_RULES)("parsePdu in room version $version", (rules) => {
     expect(parsePdu(pdu, rules)).toEqual({
       ok: true,
       event: { eventId: eventIdOf(pdu, rules), roomId: pdu.room_id, pdu, rejected: false },
-      texts: { content: contentText(pdu, rules), redacted: redactedText(pdu, rules) },
+      texts: expect.objectContaining({ content: contentText(pdu, rules), redacted: redactedText(pdu, rules) }),
     });
   });
 
