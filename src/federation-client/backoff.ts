@@ -3,6 +3,7 @@ import type { ServerName } from "../matrix/identifiers.ts";
 import type { Database } from "../storage/database.ts";
 import { clearBackOff, loadBackOff, storeBackOff } from "../storage/destinations.ts";
 import type { DestinationBackOff } from "../storage/destinations.ts";
+import { timeLeft } from "../storage/time-left.ts";
 import { FederationFailure } from "./failures.ts";
 
 /** What a request is for, as far as back-off tells it apart. */
@@ -30,6 +31,11 @@ const GROWTH = 2;
 /** A server that talks to us all the time needs no look into the database each time. */
 const LIFT_AT_MOST_EVERY_MS = 5_000;
 
+/** Milliseconds for which a server is still left alone. */
+export function backOffLeft({ retryAt, retryIntervalMs }: DestinationBackOff, now: number): number {
+  return timeLeft(retryAt, retryIntervalMs, now);
+}
+
 interface BackOffStep {
   readonly purpose: RequestPurpose;
   readonly now: number;
@@ -46,7 +52,7 @@ export function nextBackOff(
 ): DestinationBackOff {
   const { server: serverName, reason: lastError } = failure;
   const sendsOnly = purpose === "transaction" && (known === undefined || known.sendsOnly === true);
-  if (known !== undefined && known.retryAt > now) {
+  if (known !== undefined && backOffLeft(known, now) > 0) {
     // The first other request that fails must not wait for as long as many transactions in vain have earned.
     const widened = known.sendsOnly === true && !sendsOnly;
     const retryAt = widened ? Math.min(known.retryAt, now + FIRST_INTERVAL_MS) : known.retryAt;
@@ -70,8 +76,8 @@ export function createBackoff(database: Database, now: () => number): Backoff {
       if (known === undefined) return;
       failing.set(server, true);
       if (purpose === "keys" && known.sendsOnly === true) return;
-      const retryAfterMs = known.retryAt - now();
-      if (retryAfterMs <= 0) return;
+      const retryAfterMs = backOffLeft(known, now());
+      if (retryAfterMs === 0) return;
       const reason = `it is left alone for ${Math.ceil(retryAfterMs / 1000)} s more, since it failed: ${known.lastError}`;
       throw new FederationFailure({ kind: "backing-off", server, reason, retryAfterMs });
     },
@@ -89,7 +95,7 @@ export function createBackoff(database: Database, now: () => number): Backoff {
     },
     async lift(server) {
       const last = liftedAt.get(server);
-      if (last !== undefined && now() - last < LIFT_AT_MOST_EVERY_MS) return false;
+      if (last !== undefined && timeLeft(last + LIFT_AT_MOST_EVERY_MS, LIFT_AT_MOST_EVERY_MS, now()) > 0) return false;
       liftedAt.set(server, now());
       failing.delete(server);
       return clearBackOff(pool, server);

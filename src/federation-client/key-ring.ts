@@ -3,6 +3,7 @@ import type { KeyId, ServerName } from "../matrix/identifiers.ts";
 import type { KeyLookup, SigningKey } from "../matrix/signatures.ts";
 import type { Database } from "../storage/database.ts";
 import { loadServerKeys, storeServerKeys } from "../storage/server-keys.ts";
+import { timeLeft } from "../storage/time-left.ts";
 import { createDestinationSlots } from "./destination-slots.ts";
 import { FederationFailure } from "./failures.ts";
 import { fetchKeysFromNotary, fetchOwnKeys } from "./fetch-server-keys.ts";
@@ -94,13 +95,18 @@ interface Question {
   readonly server: ServerName;
 }
 
+/** A clock that was set back makes what was asked last lie ahead. */
+function isRecent(askedAt: number | undefined, now: number): boolean {
+  return askedAt !== undefined && timeLeft(askedAt + ASK_AGAIN_AFTER_MS, ASK_AGAIN_AFTER_MS, now) > 0;
+}
+
 /** Whether one of the wanted keys is missing that was not asked for lately. */
 function mayAsk(state: KeyRingState, search: Search, { asked, server }: Question): boolean {
   const known = state.keys.get(server);
-  const recently = state.options.now() - ASK_AGAIN_AFTER_MS;
+  const now = state.options.now();
   return [...(search.wanted.get(server) ?? [])].some(
     (keyId) =>
-      !isFresh(known?.get(keyId), search.atTs) && (state.askedAt.get(`${asked} ${server} ${keyId}`) ?? 0) <= recently,
+      !isFresh(known?.get(keyId), search.atTs) && !isRecent(state.askedAt.get(`${asked} ${server} ${keyId}`), now),
   );
 }
 

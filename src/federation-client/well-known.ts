@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 import { isServerName } from "../matrix/identifiers.ts";
 import type { ServerName } from "../matrix/identifiers.ts";
 import { isJsonObject } from "../matrix/json.ts";
+import { timeLeft } from "../storage/time-left.ts";
 
 /** An answer to `GET https://{host}/.well-known/matrix/server`, redirects followed. */
 export interface WellKnownAnswer {
@@ -49,12 +50,17 @@ function delegateIn(answer: WellKnownAnswer): ServerName | undefined {
 
 interface Cached {
   readonly delegate: ServerName | undefined;
+  readonly askedAt: number;
   readonly freshUntil: number;
   /** A delegate found once outlives a host that is away for a while. */
   readonly usableUntil: number;
 }
 
-const NOTHING: Cached = { delegate: undefined, freshUntil: 0, usableUntil: 0 };
+const NOTHING: Cached = { delegate: undefined, askedAt: 0, freshUntil: 0, usableUntil: 0 };
+
+function isFresh({ askedAt, freshUntil }: Cached, now: number): boolean {
+  return timeLeft(freshUntil, freshUntil - askedAt, now) > 0;
+}
 
 /**
  * Looks up a host's delegation, with a cache in memory.
@@ -83,18 +89,23 @@ export function createWellKnownLookup(
     const at = now();
     const delegate = answer === undefined ? undefined : delegateIn(answer);
     if (answer !== undefined && delegate !== undefined) {
-      cache.set(hostname, { delegate, freshUntil: at + wellKnownTtl(answer, at), usableUntil: at + MAX_TTL_MS });
+      cache.set(hostname, {
+        delegate,
+        askedAt: at,
+        freshUntil: at + wellKnownTtl(answer, at),
+        usableUntil: at + MAX_TTL_MS,
+      });
       return delegate;
     }
     const away = answer === undefined || answer.status >= 500;
     const kept = known !== undefined && away && known.usableUntil > at ? known : NOTHING;
-    cache.set(hostname, { ...kept, freshUntil: at + (away ? UNREACHABLE_TTL_MS : NONE_TTL_MS) });
+    cache.set(hostname, { ...kept, askedAt: at, freshUntil: at + (away ? UNREACHABLE_TTL_MS : NONE_TTL_MS) });
     return kept.delegate;
   }
 
   return (hostname) => {
     const known = cache.get(hostname);
-    if (known !== undefined && known.freshUntil > now()) return Promise.resolve(known.delegate);
+    if (known !== undefined && isFresh(known, now())) return Promise.resolve(known.delegate);
     const running = underWay.get(hostname);
     if (running !== undefined) return running;
     const started = refresh(hostname, known).finally(() => underWay.delete(hostname));

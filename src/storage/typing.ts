@@ -2,6 +2,7 @@ import type { RoomId, UserId } from "../matrix/identifiers.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 import type { RoomsSince } from "./room-ranges.ts";
 import { takeStreamPositions } from "./streams.ts";
+import { CLOCKS_DIFFER_MS } from "./time-left.ts";
 
 /** More are not shown by any client: a server that invents users must not make the list grow. */
 const MAX_TYPING_IN_ROOM = 100;
@@ -36,15 +37,21 @@ export async function stopTyping(tx: Connection, { roomId, userId }: Typist): Pr
   return stopped > 0;
 }
 
-/** Takes off those whose time is over at `now` (milliseconds), once among all processes. */
-export async function expireTypists(tx: Connection, now: number): Promise<readonly Typist[]> {
+/**
+ * Takes off those whose time is over at `now`, or would last for more than `longestMs` by a clock that was ahead, once
+ * among all processes.
+ */
+export async function expireTypists(
+  tx: Connection,
+  { now, longestMs }: { readonly now: number; readonly longestMs: number },
+): Promise<readonly Typist[]> {
   return queryRows<{ roomId: RoomId; userId: UserId }>(
     tx,
     `DELETE FROM typing_users WHERE (room_id, user_id) IN (
-       SELECT room_id, user_id FROM typing_users WHERE expires_at <= $1 ORDER BY room_id, user_id
+       SELECT room_id, user_id FROM typing_users WHERE expires_at <= $1 OR expires_at > $2 ORDER BY room_id, user_id
        FOR UPDATE SKIP LOCKED)
      RETURNING room_id AS "roomId", user_id AS "userId"`,
-    [new Date(now)],
+    [new Date(now), new Date(now + longestMs + CLOCKS_DIFFER_MS)],
   );
 }
 

@@ -2,6 +2,7 @@ import { prevEventIds, type Event } from "../matrix/event.ts";
 import type { EventId, RoomId, ServerName } from "../matrix/identifiers.ts";
 import { parseJson, stringifyJson, type JsonValue } from "../matrix/json.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { CLOCKS_DIFFER_MS } from "./time-left.ts";
 
 /** What waits for a join or for a key has not been checked yet, and stands under an id of its own. */
 type WaitingReason = "join-under-way" | "missing-keys" | "missing-prev-events";
@@ -99,14 +100,22 @@ export async function dueWaitingPdus(
     readonly limit: number;
     readonly exceptRooms?: readonly RoomId[];
     readonly onlyRoom?: RoomId;
+    /** Whoever has longer to go was told so by a clock that was ahead. */
+    readonly longestMs?: number;
   },
 ): Promise<readonly WaitingPdu[]> {
   const rows = await queryRows<WaitingRow>(
     c,
     `SELECT ${COLUMNS} FROM waiting_pdus
-     WHERE retry_at <= $1 AND room_id <> ALL ($3::text[]) AND ($4::text IS NULL OR room_id = $4)
+     WHERE (retry_at <= $1 OR retry_at > $5) AND room_id <> ALL ($3::text[]) AND ($4::text IS NULL OR room_id = $4)
      ORDER BY received_at, event_id COLLATE "C" LIMIT $2`,
-    [new Date(due.now), due.limit, due.exceptRooms ?? [], due.onlyRoom ?? null],
+    [
+      new Date(due.now),
+      due.limit,
+      due.exceptRooms ?? [],
+      due.onlyRoom ?? null,
+      due.longestMs === undefined ? null : new Date(due.now + due.longestMs + CLOCKS_DIFFER_MS),
+    ],
   );
   return rows.map(waitingPduOf);
 }

@@ -12,6 +12,7 @@ import {
 } from "../../storage/appservice-pushes.ts";
 import { openSessionLocks, type SessionLocks } from "../../storage/session-locks.ts";
 import { currentStreamPosition, listenForStream } from "../../storage/streams.ts";
+import { timeLeft } from "../../storage/time-left.ts";
 import type { Appservices, RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
 import { createWakeUp, type WakeUp } from "../wake-up.ts";
@@ -98,7 +99,8 @@ async function backOff(pushes: Pushes, { id }: ApplicationService, failure: Apps
 async function leisure({ ctx }: Pushes, { id }: ApplicationService): Promise<number> {
   const { pool } = ctx.database;
   const state = await loadPushState(pool, id);
-  const left = (state?.backOff?.retryAt ?? 0) - ctx.now();
+  const { retryAt = 0, retryIntervalMs = 0 } = state?.backOff ?? {};
+  const left = timeLeft(retryAt, retryIntervalMs, ctx.now());
   if (left > 0) return Math.min(left, LOOK_AT_OTHERS_EVERY_MS);
   if (state === undefined || state.begun !== undefined) return 0;
   // Often another process has been faster.

@@ -9,6 +9,7 @@ import {
 import type { JsonObject } from "../../matrix/json.ts";
 import type { Connection } from "../../storage/database.ts";
 import { addEdusToOutbox } from "../../storage/outbox-edus.ts";
+import { timeLeft } from "../../storage/time-left.ts";
 import { expireTypists, nextTypingExpiry, noteTypingChanged, startTyping, stopTyping } from "../../storage/typing.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
@@ -93,9 +94,9 @@ export async function receiveTyping(ctx: RoomsContext, origin: ServerName, conte
 export async function expireTyping(ctx: RoomsContext): Promise<number | undefined> {
   const now = ctx.now();
   const next = await nextTypingExpiry(ctx.database.pool);
-  if (next === undefined || next > now) return next;
+  if (next === undefined || timeLeft(next, MAX_OWN_TYPING_MS, now) > 0) return next;
   await commit(ctx, "expire typing", async (tx) => {
-    const expired = await expireTypists(tx, now);
+    const expired = await expireTypists(tx, { now, longestMs: MAX_OWN_TYPING_MS });
     for (const { roomId, userId } of expired) {
       if (serverNameOf(userId) === ctx.serverName) await tellTyping(ctx, tx, { roomId, userId, typing: false });
     }

@@ -106,12 +106,16 @@ async function dueByRoom(
   const { pool } = ctx.database;
   await forgetStaleJoins(pool, ctx.now() - JOIN_ABANDONED_AFTER_MS);
   const rooms = new Map<RoomId, WaitingPdu[]>();
-  for (const waiting of await dueWaitingPdus(pool, { now: ctx.now(), limit: AT_ONCE, exceptRooms })) {
+  for (const waiting of await dueWaitingPdus(pool, { ...dueNow(ctx), exceptRooms })) {
     const ofRoom = rooms.get(waiting.roomId) ?? [];
     ofRoom.push(waiting);
     rooms.set(waiting.roomId, ofRoom);
   }
   return rooms;
+}
+
+function dueNow(ctx: RoomsContext): { readonly now: number; readonly limit: number; readonly longestMs: number } {
+  return { now: ctx.now(), limit: AT_ONCE, longestMs: MOST_BACK_OFF_MS };
 }
 
 function isStopped(stopped: AbortSignal | undefined): boolean {
@@ -146,7 +150,7 @@ async function receiveEachInTurn(
     }
     // The first of them may be one of a room's hundred, none of which has its turn before another's.
     if (handled === 0 && rounds > 0 && due.length < AT_ONCE) return;
-    due = await dueWaitingPdus(ctx.database.pool, { now: ctx.now(), limit: AT_ONCE, onlyRoom: first.roomId });
+    due = await dueWaitingPdus(ctx.database.pool, { ...dueNow(ctx), onlyRoom: first.roomId });
   }
 }
 

@@ -2,6 +2,7 @@ import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TRANSACTION_PDUS } from "../../federation-api/endpoints.ts";
 import type { TransactionResponse } from "../../federation-api/endpoints.ts";
+import { backOffLeft } from "../../federation-client/backoff.ts";
 import { FederationFailure } from "../../federation-client/failures.ts";
 import type { ServerName } from "../../matrix/identifiers.ts";
 import { openDestinationLocks } from "../../storage/destination-locks.ts";
@@ -57,7 +58,7 @@ async function readRests(delivery: Delivery): Promise<void> {
     if (until <= now || until > now + AFTER_OWN_TROUBLE_MS) delivery.restingUntil.delete(server);
   }
   for (const backOff of await listBackOffs(delivery.ctx.database.pool)) {
-    delivery.restingUntil.set(backOff.serverName, backOff.retryAt);
+    delivery.restingUntil.set(backOff.serverName, now + backOffLeft(backOff, now));
   }
   delivery.restsReadAt = now;
 }
@@ -106,7 +107,8 @@ async function rest(delivery: Delivery, destination: ServerName, error: unknown)
   }
   ctx.logger.info({ destination, kind: error.kind, reason: error.reason }, "a server does not take our events");
   const backOff = await loadBackOff(ctx.database.pool, destination);
-  if (backOff !== undefined) delivery.restingUntil.set(destination, backOff.retryAt);
+  const now = ctx.now();
+  if (backOff !== undefined) delivery.restingUntil.set(destination, now + backOffLeft(backOff, now));
 }
 
 async function deliverTo(delivery: Delivery, destination: ServerName): Promise<void> {

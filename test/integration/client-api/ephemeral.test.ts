@@ -2,6 +2,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
 import { endPresence } from "../../../src/rooms/edus/end-presence.ts";
 import { startExpiring } from "../../../src/rooms/edus/keep-expiring.ts";
+import { expireTyping } from "../../../src/rooms/edus/typing.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import { purgeRoom } from "../../../src/storage/purge-room.ts";
 import { openTestDatabase } from "../../support/database.ts";
@@ -70,6 +71,14 @@ describe("typing", () => {
     expect(ephemeralIn(begun, roomId, "m.typing")).toEqual({ user_ids: [alice.userId] });
     const ended = await bob.sync({ since: begun.next_batch, timeout: "20000" });
     expect(ephemeralIn(ended, roomId, "m.typing")).toEqual({ user_ids: [] });
+  });
+
+  it("ends though it began while the clock was an hour ahead", async () => {
+    const { alice, bob, roomId } = await aPair();
+    await type(alice, roomId, true);
+    await database.pool.query("UPDATE typing_users SET expires_at = expires_at + interval '1 hour'");
+    await expireTyping(other.ctx);
+    expect(ephemeralIn(await bob.sync(), roomId, "m.typing")).toEqual({ user_ids: [] });
   });
 
   it("wakes nobody by going on, and is told in the room's first sync", async () => {

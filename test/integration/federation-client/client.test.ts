@@ -244,6 +244,20 @@ describe("back-off", () => {
     expect(await failureOf(other.event(deadName, "$a"))).toMatchObject({ kind: "backing-off", retryAfterMs: 60_000 });
   });
 
+  it("leaves no server alone by what was noted while the clock was ahead, and lifts what it notes then", async () => {
+    await forgetBackOffs();
+    const clock = { now: Date.now() + 60 * 60_000 };
+    const client = aClientOfTheDead(clock);
+    await failureOf(client.event(deadName, "$a"));
+    await client.noteServerAlive(deadName);
+    await failureOf(client.event(deadName, "$a"));
+    clock.now -= 60 * 60_000;
+    expect((await failureOf(client.event(deadName, "$a"))).kind).toBe("unreachable");
+    expect((await failureOf(client.event(deadName, "$a"))).kind).toBe("backing-off");
+    await client.noteServerAlive(deadName);
+    expect((await failureOf(client.event(deadName, "$a"))).kind).toBe("unreachable");
+  });
+
   it("asks all the same where the caller wants it, and lets one server's trouble be its own", async () => {
     await forgetBackOffs();
     const client = aClientOfTheDead({ now: Date.now() });

@@ -162,6 +162,10 @@ describe("createKeyRing", () => {
     await ring.keysFor(wanting(name));
     expect(asked(world, "a")).toBe(1);
     expect(world.failures).toMatchObject([{ kind: "refused", server: name, status: 404 }]);
+    // Nor for ever, where the clock was ahead when it was asked for.
+    world.clock.now -= DAY;
+    await ring.keysFor(wanting(name));
+    expect(asked(world, "a")).toBe(2);
     const key = aKey("ed25519:2");
     world.lists["a"] = aKeyList(name, key);
     const lookup = await ring.keysFor(new Map([[name, new Set<KeyId>(["ed25519:2"])]]));

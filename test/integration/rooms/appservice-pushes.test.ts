@@ -3,7 +3,7 @@ import type { ApplicationService } from "../../../src/appservice-client/registra
 import type { RoomId, UserId } from "../../../src/matrix/identifiers.ts";
 import { makeSenders } from "../../../src/rooms/appservices/act-as.ts";
 import { createUser } from "../../../src/storage/accounts.ts";
-import { countFailingAppservices, loadPushState } from "../../../src/storage/appservice-pushes.ts";
+import { countFailingAppservices, loadPushState, storePushBackOff } from "../../../src/storage/appservice-pushes.ts";
 import {
   acknowledge,
   appservicesOf,
@@ -236,6 +236,15 @@ describe("startAppservicePushes", () => {
     const path = `/_matrix/client/v1/appservice/${encodeURIComponent(bridge.id)}/ping`;
     expect((await api.call("POST", path, { query: { access_token: bridge.asToken }, body: {} })).status).toBe(200);
     await expect.poll(() => bodies()).toContain("hello");
+  });
+
+  it("leaves no service alone by a back-off that was written while the clock was an hour ahead", async () => {
+    const ahead = Date.now() + 3_600_000;
+    const backOff = { failingSince: ahead, retryAt: ahead + 100, retryIntervalMs: 100, lastError: "away" };
+    await storePushBackOff(database.pool, bridge.id, backOff);
+    await alice.send(await aRoomWithGhost(), "hello");
+    pushUntilTestEnds(api.ctx);
+    await expect.poll(() => bodies()).toEqual(["hello"]);
   });
 
   it("knows rooms by their id and by their alias", async () => {

@@ -173,6 +173,17 @@ describe("startOutboxDelivery", () => {
     await expectEmptyList(server.name);
   });
 
+  it("leaves no server alone by a back-off that was written while the clock was an hour ahead", async () => {
+    const roomId = await aStoredRoom(database);
+    const server = await startServer(ok);
+    const ahead = Date.now() + 60 * 60_000;
+    const backOff = { failingSince: ahead, retryAt: ahead + 30_000, retryIntervalMs: 30_000, lastError: "away" };
+    await storeBackOff(database.pool, { serverName: server.name, ...backOff });
+    await post(roomId, "hello", server.name);
+    deliver(aContext());
+    await expectEmptyList(server.name);
+  });
+
   it("sends to a server from one process at a time, and nothing twice", async () => {
     const roomId = await aStoredRoom(database);
     let underWay = 0;

@@ -129,6 +129,12 @@ describe("addWaitingPdu", () => {
       ["$w1", 1],
       ["$w2", 0],
     ]);
+    // That could not be said but by a clock that was an hour ahead.
+    await postponeWaitingPdu(pool, "$w1", { attempts: 1, retryAt: 3_605_000 });
+    const dueOfLongest = await dueWaitingPdus(pool, { now: 5_000, limit: 10, longestMs: 300_000 });
+    expect(dueOfLongest.map(({ eventId }) => eventId)).toEqual(["$w1", "$w2"]);
+    const longest = { now: 5_000, limit: 10, longestMs: 3_600_000 };
+    expect((await dueWaitingPdus(pool, longest)).map(({ eventId }) => eventId)).toEqual(["$w2"]);
     await deleteWaitingPdu(pool, "$w2");
     expect(await countWaitingPdus(pool, roomId)).toBe(1);
   });

@@ -1,5 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { FIRST_INTERVAL_MS, MAX_INTERVAL_MS, nextBackOff } from "../../../src/federation-client/backoff.ts";
+import {
+  backOffLeft,
+  FIRST_INTERVAL_MS,
+  MAX_INTERVAL_MS,
+  nextBackOff,
+} from "../../../src/federation-client/backoff.ts";
 import type { RequestPurpose } from "../../../src/federation-client/backoff.ts";
 import { FederationFailure } from "../../../src/federation-client/failures.ts";
 
@@ -38,6 +43,15 @@ describe("nextBackOff", () => {
   it("takes failures of requests that were under way together as one", () => {
     const first = nextBackOff(undefined, aFailure(), at(0));
     expect(nextBackOff(first, aFailure(), at(1000))).toEqual(first);
+  });
+
+  it("holds for over what was noted while the clock was ahead", () => {
+    const HOUR_MS = 60 * 60_000;
+    const ahead = nextBackOff(undefined, aFailure(), at(HOUR_MS));
+    expect([backOffLeft(ahead, HOUR_MS), backOffLeft(ahead, 0)]).toEqual([FIRST_INTERVAL_MS, 0]);
+    // Another machine's clock may be some seconds behind.
+    expect(backOffLeft(ahead, HOUR_MS - 5_000)).toBe(FIRST_INTERVAL_MS + 5_000);
+    expect(nextBackOff(ahead, aFailure(), at(0))).toMatchObject({ retryAt: 2 * FIRST_INTERVAL_MS });
   });
 
   it("waits as long as the server asks for, within the cap", () => {

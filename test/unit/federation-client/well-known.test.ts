@@ -75,6 +75,15 @@ describe("createWellKnownLookup", () => {
     expect(await lookup("x.example")).toBe("y.example");
   });
 
+  it("asks a host again when the clock was set back to long before it was asked", async () => {
+    const { host, lookup } = aLookup(anAnswer());
+    host.now += 48 * HOUR;
+    expect(await lookup("x.example")).toBe("y.example");
+    host.answer = anAnswer({ body: '{"m.server":"z.example"}' });
+    host.now -= 48 * HOUR;
+    expect(await lookup("x.example")).toBe("z.example");
+  });
+
   it("keeps to a delegation of the last two days while its host is away", async () => {
     const { host, lookup } = aLookup(anAnswer());
     await lookup("x.example");
