@@ -12,6 +12,12 @@ export interface ResyncStateIds {
   readonly authEventIds: readonly EventId[];
 }
 
+/** Which answer it is, without its ids: there may be 400,000. */
+export interface ToldState extends Pick<ResyncStateIds, "roomId" | "eventId" | "serverName"> {
+  /** How many ids it has, those that are of the state and of the auth chain twice. */
+  readonly count: number;
+}
+
 const COLUMNS = `room_id AS "roomId", event_id AS "eventId", server_name AS "serverName",
   state_event_ids AS "stateEventIds", auth_event_ids AS "authEventIds"`;
 
@@ -26,6 +32,53 @@ export async function saveResyncStateIds(c: Connection, answer: ResyncStateIds):
     [answer.roomId, answer.eventId, answer.serverName, answer.stateEventIds, answer.authEventIds],
   );
 }
+
+export async function loadToldState(c: Connection, roomId: RoomId, eventId: EventId): Promise<ToldState | undefined> {
+  return queryRow<{ roomId: RoomId; eventId: EventId; serverName: ServerName; count: number }>(
+    c,
+    `SELECT room_id AS "roomId", event_id AS "eventId", server_name AS "serverName",
+       cardinality(state_event_ids) + cardinality(auth_event_ids) AS count
+     FROM resync_state_ids WHERE room_id = $1 AND event_id = $2`,
+    [roomId, eventId],
+  );
+}
+
+/** The rows of a statement are held several times over while it runs. */
+const IDS_AT_ONCE = 20_000;
+
+/** Those of the answer's events that are not stored; what nobody remembers any more seems to be. */
+export async function unstoredStateIds(
+  c: Connection,
+  { roomId, eventId, serverName, count }: ToldState,
+): Promise<Set<EventId>> {
+  const unstored = new Set<EventId>();
+  for (let start = 1; start <= count; start += IDS_AT_ONCE) {
+    const rows = await queryRows<{ id: EventId }>(
+      c,
+      `SELECT named.id FROM resync_state_ids told,
+         unnest((told.state_event_ids || told.auth_event_ids)[$4::integer : $5::integer]) AS named (id)
+       WHERE told.room_id = $1 AND told.event_id = $2 AND told.server_name = $3
+         AND NOT EXISTS (SELECT 1 FROM events WHERE events.event_id = named.id)`,
+      [roomId, eventId, serverName, start, start + IDS_AT_ONCE - 1],
+    );
+    for (const { id } of rows) unstored.add(id);
+  }
+  return unstored;
+}
+
+/** An answer of this server, if it is still there and every event that it names is stored. */
+export async function loadStoredStateIds(c: Connection, told: ToldState): Promise<ResyncStateIds | undefined> {
+  return queryRow<ResyncStateIds>(
+    c,
+    `SELECT ${COLUMNS} FROM resync_state_ids told
+     WHERE room_id = $1 AND event_id = $2 AND server_name = $3 AND ${ALL_STORED}`,
+    [told.roomId, told.eventId, told.serverName],
+  );
+}
+
+const ALL_STORED = `NOT EXISTS (
+  SELECT 1 FROM unnest(told.state_event_ids || told.auth_event_ids) AS named (id)
+  WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.event_id = named.id))`;
 
 export async function loadResyncStateIds(
   c: Connection,
@@ -42,10 +95,7 @@ export async function loadResyncStateIds(
 export async function areStateIdsStored(c: Connection, roomId: RoomId, eventId: EventId): Promise<boolean> {
   const row = await queryRow<{ stored: boolean }>(
     c,
-    `SELECT NOT EXISTS (
-       SELECT 1 FROM unnest(told.state_event_ids || told.auth_event_ids) AS named (id)
-       WHERE NOT EXISTS (SELECT 1 FROM events WHERE event_id = named.id)) AS stored
-     FROM resync_state_ids told WHERE room_id = $1 AND event_id = $2`,
+    `SELECT ${ALL_STORED} AS stored FROM resync_state_ids told WHERE room_id = $1 AND event_id = $2`,
     [roomId, eventId],
   );
   return row?.stored ?? false;

@@ -105,6 +105,23 @@ export async function notStored(ctx: RoomsContext, ids: readonly EventId[]): Pro
   return ids.filter((id) => !stored.has(id));
 }
 
+const IDS_AT_ONCE = 20_000;
+
+/** Takes from the set what we have an event of by now. */
+export async function dropStored(ctx: RoomsContext, missing: Set<EventId>): Promise<void> {
+  const drop = async (ids: readonly EventId[]): Promise<void> => {
+    for (const id of await whichExist(ctx.database.pool, ids)) missing.delete(id);
+  };
+  let some: EventId[] = [];
+  for (const id of missing) {
+    some.push(id);
+    if (some.length < IDS_AT_ONCE) continue;
+    await drop(some);
+    some = [];
+  }
+  await drop(some);
+}
+
 /** Requests the events, a few at a time, and hands them to the intake. */
 async function fetchInto(
   ctx: RoomsContext,

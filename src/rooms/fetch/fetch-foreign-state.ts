@@ -6,10 +6,13 @@ import type { StateMap } from "../../matrix/state.ts";
 import {
   deleteResyncStateIds,
   fetchedSnapshots,
-  loadResyncStateIds,
+  loadStoredStateIds,
+  loadToldState,
   noteSnapshotOfStateIds,
   saveResyncStateIds,
+  unstoredStateIds,
   type ResyncStateIds,
+  type ToldState,
 } from "../../storage/resync-state-ids.ts";
 import { refusedAmong } from "../../storage/events.ts";
 import { loadState, rememberWholeState } from "../../storage/state-snapshots.ts";
@@ -17,7 +20,7 @@ import type { RoomsContext } from "../context.ts";
 import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
 import { atStep, commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
-import { callOptions, fetchEvents, notStored } from "./fetch-events.ts";
+import { callOptions, dropStored, fetchEvents, notStored } from "./fetch-events.ts";
 import { fetchWhileCheaper, type WatchedFetch } from "./fetch-whole-state.ts";
 import { ForeignStateUnusable, stateAfterTold } from "./foreign-state.ts";
 import { isProvedFalse } from "./report-dropped.ts";
@@ -63,14 +66,20 @@ export type ForeignStateFetched =
 export async function fetchForeignState(ctx: RoomsContext, toFetch: ForeignStateToFetch): Promise<ForeignStateFetched> {
   const request = { ...toFetch, budget: createReadBudget(toFetch.maxBytes ?? MAX_BYTES) };
   const { roomId, eventId, server } = request;
-  const stored = await loadResyncStateIds(ctx.database.pool, roomId, eventId);
+  const stored = await loadToldState(ctx.database.pool, roomId, eventId);
   if (stored !== undefined && stored.serverName !== server) {
     const fetched = await completeFromAnother(ctx, request, stored);
     if (fetched !== undefined) return fetched;
     await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
   }
   const told = stored?.serverName === server ? stored : await askForStateIds(ctx, request);
-  return await completeState(ctx, request, told);
+  const fetched =
+    (await completeState(ctx, request, told)) ??
+    // Another process may have had less luck with the same ids, and have forgotten them.
+    (await completeState(ctx, request, await askForStateIds(ctx, request)));
+  if (fetched !== undefined) return fetched;
+  const reason = "what it told was forgotten while its events were fetched";
+  return { kind: "incomplete", idsLeft: told.count, reason, provedFalse: false };
 }
 
 /**
@@ -80,13 +89,13 @@ export async function fetchForeignState(ctx: RoomsContext, toFetch: ForeignState
 async function completeFromAnother(
   ctx: RoomsContext,
   request: FetchWithinBudget,
-  told: ResyncStateIds,
+  told: ToldState,
 ): Promise<ForeignStateFetched | undefined> {
   const { roomId, eventId, server } = request;
   let reason: string;
   try {
     const fetched = await completeState(ctx, request, told);
-    if (fetched.kind === "complete") return fetched;
+    if (fetched === undefined || fetched.kind === "complete") return fetched;
     ({ reason } = fetched);
   } catch (error) {
     // A server that is away or overloaded would not give its own ids either.
@@ -101,33 +110,35 @@ function isOfWhatWasAsked(failure: FederationFailure): boolean {
   return failure.kind === "bad-response" || (failure.kind === "refused" && !isServerTrouble(failure));
 }
 
+/** Undefined if what was told is forgotten. */
 async function completeState(
   ctx: RoomsContext,
   request: FetchWithinBudget,
-  told: ResyncStateIds,
-): Promise<ForeignStateFetched> {
-  const ids = [...new Set([...told.stateEventIds, ...told.authEventIds, request.eventId])];
+  told: ToldState,
+): Promise<ForeignStateFetched | undefined> {
   const dropped: DroppedPdu[] = [];
   const watched = { ...request, onDropped: (more: readonly DroppedPdu[]): void => void dropped.push(...more) };
-  let missing = await notStored(ctx, ids);
-  request.onProgress?.(missing.length);
-  missing = await fetchWhileCheaper(ctx, watched, { missing, total: ids.length });
-  await fetchOneByOne(ctx, watched, missing);
-  missing = await notStored(ctx, missing);
-  request.onProgress?.(missing.length);
-  if (missing.length === 0) return await confirmState(ctx, request, told);
+  // As many ids as there may be: they stand in the database, and those that are missing once in memory.
+  const missing = await unstoredStateIds(ctx.database.pool, told);
+  for (const id of await notStored(ctx, [request.eventId])) missing.add(id);
+  request.onProgress?.(missing.size);
+  await fetchWhileCheaper(ctx, watched, { missing, total: told.count + 1 });
+  await fetchOneByOne(ctx, watched, [...missing]);
+  await dropStored(ctx, missing);
+  request.onProgress?.(missing.size);
+  if (missing.size === 0) return await confirmState(ctx, request, told);
   // Its ids may be a lie or a truth that this server alone knows: the next one is asked for its own.
   await deleteResyncStateIds(ctx.database.pool, request.roomId, request.eventId);
   const provedFalse = dropped.some(isProvedFalse);
-  return { kind: "incomplete", idsLeft: missing.length, reason: reasonOf(missing, dropped), provedFalse };
+  return { kind: "incomplete", idsLeft: missing.size, reason: reasonOf(missing, dropped), provedFalse };
 }
 
-function reasonOf(missing: readonly EventId[], dropped: readonly DroppedPdu[]): string {
-  const ungiven = `it did not give ${missing.length} of its events`;
+function reasonOf(missing: ReadonlySet<EventId>, dropped: readonly DroppedPdu[]): string {
+  const ungiven = `it did not give ${missing.size} of its events`;
   const fault = dropped.find(isProvedFalse);
   const [first] = dropped;
   if (fault !== undefined) return `${ungiven}, and some that are not genuine: ${describeDropped(fault)}`;
-  return `${ungiven}: ${first === undefined ? missing.slice(0, 3).join(", ") : describeDropped(first)}`;
+  return `${ungiven}: ${first === undefined ? [...missing].slice(0, 3).join(", ") : describeDropped(first)}`;
 }
 
 function describeDropped({ eventId, reason }: DroppedPdu): string {
@@ -150,39 +161,43 @@ async function fetchOneByOne(
 }
 
 /** The ids of the state and of its auth chain. */
-async function askForStateIds(ctx: RoomsContext, request: FetchWithinBudget): Promise<ResyncStateIds> {
+async function askForStateIds(ctx: RoomsContext, request: FetchWithinBudget): Promise<ToldState> {
   const { roomId, eventId, server } = request;
   const answer = await ctx.federation.stateIds(server, { roomId, eventId }, callOptions(request));
   const stateEventIds = [...new Set(answer.pdu_ids)];
   const authEventIds = [...new Set(answer.auth_chain_ids)];
-  if (stateEventIds.length === 0 || ![...stateEventIds, ...authEventIds].every(isEventId)) {
+  if (stateEventIds.length === 0 || !stateEventIds.every(isEventId) || !authEventIds.every(isEventId)) {
     throw new FederationFailure({ kind: "bad-response", server, reason: "its /state_ids is empty or holds non-ids" });
   }
   const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
   await atStep(ctx, "store state ids", () => saveResyncStateIds(ctx.database.pool, told));
-  return told;
+  return { roomId, eventId, serverName: server, count: stateEventIds.length + authEventIds.length };
 }
 
 /**
  * The ids make a state that can be used, which is stored while nobody waits for the room, or are forgotten so that
- * another server is asked.
+ * another server is asked. Undefined if they are forgotten already.
  */
 async function confirmState(
   ctx: RoomsContext,
   request: ForeignStateToFetch,
-  told: ResyncStateIds,
-): Promise<ForeignStateFetched> {
+  toldState: ToldState,
+): Promise<ForeignStateFetched | undefined> {
   const { roomId, rules, eventId, server } = request;
   try {
-    await commit(ctx, "confirm a state", async (tx) => {
+    const told = await commit(ctx, "confirm a state", async (tx) => {
+      const answer = await loadStoredStateIds(tx, toldState);
+      if (answer === undefined) return undefined;
       const source: StateSource = { database: ctx.database, tx, roomId, rules };
-      const after = await stateAfterTold(source, eventId, told.stateEventIds);
+      const after = await stateAfterTold(source, eventId, answer.stateEventIds);
       const snapshotId = await storeForeignState(source, after);
-      if (await noteSnapshotOfStateIds(tx, told, snapshotId)) return;
-      // Another process may have had less luck with the same ids, and have forgotten them.
-      await saveResyncStateIds(tx, told);
-      await noteSnapshotOfStateIds(tx, told, snapshotId);
+      if (await noteSnapshotOfStateIds(tx, answer, snapshotId)) return answer;
+      // They have been forgotten since.
+      await saveResyncStateIds(tx, answer);
+      await noteSnapshotOfStateIds(tx, answer, snapshotId);
+      return answer;
     });
+    if (told === undefined) return undefined;
     await reportRefused(ctx, request, told);
     return { kind: "complete" };
   } catch (error) {

@@ -4,7 +4,7 @@ import type { EventId } from "../../matrix/identifiers.ts";
 import type { JsonValue } from "../../matrix/json.ts";
 import type { RoomsContext } from "../context.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
-import { callOptions, intakeIntoDatabase, notStored } from "./fetch-events.ts";
+import { callOptions, dropStored, intakeIntoDatabase } from "./fetch-events.ts";
 import type { ForeignStateToFetch } from "./fetch-foreign-state.ts";
 import type { OutlierIntake } from "./outlier-intake.ts";
 import { reportDropped } from "./report-dropped.ts";
@@ -15,7 +15,8 @@ export interface WatchedFetch extends ForeignStateToFetch {
 }
 
 interface MissingEvents {
-  readonly missing: readonly EventId[];
+  /** Loses what is fetched. */
+  readonly missing: Set<EventId>;
   /** How many events state and auth chain have. */
   readonly total: number;
 }
@@ -33,31 +34,27 @@ const STATE_TIMEOUT_MS = 10 * 60_000;
  * Asks for the whole state, where that is cheaper than to ask for its missing events one by one; and again for as long as
  * there is much that came and found no room to wait for its auth events, and each answer brings something on. What the
  * server did not give, or gave badly, is no reason to ask again.
- *
- * @returns what is still missing
  */
 export async function fetchWhileCheaper(
   ctx: RoomsContext,
   request: WatchedFetch,
   { missing, total }: MissingEvents,
-): Promise<readonly EventId[]> {
+): Promise<void> {
   const isMuch = (count: number): boolean => count > 1 && count >= total * WHOLE_STATE_FROM;
-  let left = missing;
-  for (let answers = 0; answers < MOST_ANSWERS && isMuch(left.length); answers += 1) {
-    const letGo = await fetchWholeStateOrSome(ctx, request, left);
-    const before = left.length;
-    left = await notStored(ctx, left);
-    request.onProgress?.(left.length);
-    if (!isMuch(letGo) || left.length === before) break;
+  for (let answers = 0; answers < MOST_ANSWERS && isMuch(missing.size); answers += 1) {
+    const letGo = await fetchWholeStateOrSome(ctx, request, missing);
+    const before = missing.size;
+    await dropStored(ctx, missing);
+    request.onProgress?.(missing.size);
+    if (!isMuch(letGo) || missing.size === before) break;
   }
-  return left;
 }
 
 /** A server that can't give the whole state at once, its room being too large for it, may still give it piece by piece. */
 async function fetchWholeStateOrSome(
   ctx: RoomsContext,
   request: WatchedFetch,
-  missing: readonly EventId[],
+  missing: ReadonlySet<EventId>,
 ): Promise<number> {
   try {
     return await fetchWholeState(ctx, request, missing);
@@ -73,12 +70,15 @@ async function fetchWholeStateOrSome(
  *
  * @returns how many events of it were let go for want of room
  */
-async function fetchWholeState(ctx: RoomsContext, request: WatchedFetch, missing: readonly EventId[]): Promise<number> {
+async function fetchWholeState(
+  ctx: RoomsContext,
+  request: WatchedFetch,
+  wanted: ReadonlySet<EventId>,
+): Promise<number> {
   const { roomId, rules, server } = request;
-  const wanted = new Set(missing);
   const intake = intakeIntoDatabase(ctx, { roomId, rules, wanted });
   try {
-    await streamState(ctx, request, { intake, expected: missing.length });
+    await streamState(ctx, request, { intake, expected: wanted.size });
     const { dropped, letGo } = await intake.settle();
     reportDropped(ctx, { roomId, server, endpoint: "/state" }, dropped);
     request.onDropped(dropped);

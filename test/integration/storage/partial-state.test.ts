@@ -24,8 +24,11 @@ import {
   clearResyncStateIds,
   deleteResyncStateIds,
   loadResyncStateIds,
+  loadStoredStateIds,
+  loadToldState,
   noteSnapshotOfStateIds,
   saveResyncStateIds,
+  unstoredStateIds,
 } from "../../../src/storage/resync-state-ids.ts";
 import { openTestDatabase } from "../../support/database.ts";
 import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
@@ -222,6 +225,46 @@ describe("areStateIdsStored", () => {
     expect(await isStored()).toBe(false);
     await insertOutliers(pool, [{ event: anEvent(roomId, "$of chain"), rejection: null }]);
     expect(await isStored()).toBe(true);
+  });
+});
+
+describe("unstoredStateIds", () => {
+  it("names each event of the answer that is not stored once, as long as it is this server's answer", async () => {
+    const roomId = await aPartialRoom();
+    const answer = { roomId, eventId: "$partly", serverName: "a.org" } as const;
+    const stateEventIds = Array.from({ length: 20_001 }, (_none, index): EventId => `$${index} of state`);
+    await saveResyncStateIds(pool, { ...answer, stateEventIds, authEventIds: ["$0 of state", "$of the chain"] });
+    const stored = ["$1 of state", "$20000 of state"] as const;
+    await insertOutliers(
+      pool,
+      stored.map((id) => ({ event: anEvent(roomId, id), rejection: null })),
+    );
+    const told = await loadToldState(pool, roomId, "$partly");
+    expect(told).toEqual({ ...answer, count: 20_003 });
+    if (told === undefined) return;
+    const unstored = await unstoredStateIds(pool, told);
+    expect(unstored.size).toBe(20_000);
+    expect((["$0 of state", "$of the chain", ...stored] as const).map((id) => unstored.has(id))).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+    expect(await unstoredStateIds(pool, { ...told, serverName: "b.org" })).toEqual(new Set());
+  });
+});
+
+describe("loadStoredStateIds", () => {
+  it("gives an answer once all of it is stored, and no other server's", async () => {
+    const roomId = await aPartialRoom();
+    const answer = { roomId, eventId: "$wholly", serverName: "a.org" } as const;
+    const ids = { stateEventIds: ["$whole state"], authEventIds: ["$whole chain"] } as const;
+    await saveResyncStateIds(pool, { ...answer, ...ids });
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$whole state"), rejection: null }]);
+    expect(await loadStoredStateIds(pool, { ...answer, count: 2 })).toBeUndefined();
+    await insertOutliers(pool, [{ event: anEvent(roomId, "$whole chain"), rejection: null }]);
+    expect(await loadStoredStateIds(pool, { ...answer, count: 2 })).toEqual({ ...answer, ...ids });
+    expect(await loadStoredStateIds(pool, { ...answer, serverName: "b.org", count: 2 })).toBeUndefined();
   });
 });
 
