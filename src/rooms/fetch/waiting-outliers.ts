@@ -3,26 +3,29 @@ import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId, RoomId } from "../../matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../../matrix/json.ts";
 import { jsonWeight } from "../../matrix/json-weight.ts";
+import { createPackedTexts, type PackedText, type PackedTexts } from "./packed-texts.ts";
 
 const MIB = 1024 * 1024;
 
-/** All that waits in this process may weigh so much. As texts, honest events weigh a KiB or so each. */
+/** All that waits in this process may weigh so much: some 130,000 honest members of a KiB each. */
 const MAX_WEIGHT = 64 * MIB;
 
+/** From here on they are compressed, to a quarter. The members of most rooms have room without it. */
+const TIGHT_FROM = 8 * MIB;
+
 /** Of one answer, so much may wait in any case, unless it is said otherwise: others may be hostile, and slow. */
-const OWN_WEIGHT = MIB;
+const OWN_WEIGHT = MIB / 2;
 
 /** And so much of what others wait for: an auth chain makes room again. */
 const RESERVE = 7 * MIB;
 
 /** What a waiting event takes beside its text, and a missing one beside its id, about. */
-const WAITING = 600;
+const WAITING = 280;
 const MISSING = 250;
 
 /** An event that is held as a text until its auth events have come. */
-interface WaitingEvent {
+interface WaitingEvent extends PackedText {
   readonly eventId: EventId;
-  readonly text: Buffer;
   /** Of memory, once it is read. */
   readonly weight: number;
   readonly lacks: readonly MissingEvent[];
@@ -70,8 +73,13 @@ export interface WaitingOutliers {
 export function createWaitingOutliers(roomId: RoomId, ownWeight = OWN_WEIGHT): WaitingOutliers {
   const held: Held = {
     ownWeight,
+    texts: createPackedTexts(
+      () => weightInProcess > TIGHT_FROM,
+      (weight) => weigh(held, weight),
+    ),
     waiting: new Map(),
     lacked: new Map(),
+    lastLacks: [],
     ready: [],
     weight: 0,
     reserve: RESERVE,
@@ -93,8 +101,10 @@ let weightInProcess = 0;
 
 interface Held {
   readonly ownWeight: number;
+  readonly texts: PackedTexts;
   readonly waiting: Map<EventId, WaitingEvent>;
   readonly lacked: Map<EventId, MissingEvent>;
+  lastLacks: readonly MissingEvent[];
   readonly ready: WaitingEvent[];
   weight: number;
   /** What is left of {@link RESERVE}. */
@@ -108,22 +118,15 @@ function weigh(held: Held, weight: number): void {
 }
 
 function hold(held: Held, { eventId, pdu }: Event, absent: readonly EventId[]): boolean {
-  const text = textOf(pdu);
-  if (held.ended || !hasRoom(held, eventId, WAITING + text.length)) return false;
-  const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
-  const one: WaitingEvent = { eventId, text, weight: jsonWeight(pdu), lacks, lacking: lacks.length };
+  const json = stringifyJson(pdu);
+  if (held.ended || !hasRoom(held, eventId, WAITING + Buffer.byteLength(json))) return false;
+  const lacks = lacksOf(held, absent);
+  const { block, start, end } = held.texts.add(json);
+  const one: WaitingEvent = { eventId, block, start, end, weight: jsonWeight(pdu), lacks, lacking: lacks.length };
   for (const { waiting } of lacks) waiting.push(one);
   held.waiting.set(eventId, one);
-  weigh(held, WAITING + text.length);
+  weigh(held, WAITING);
   return true;
-}
-
-/** In memory of its own: of Node.js's pool a whole slab would stay for as long as one text in it waits. */
-function textOf(pdu: Pdu): Buffer {
-  const json = stringifyJson(pdu);
-  const text = Buffer.allocUnsafeSlow(Buffer.byteLength(json));
-  text.write(json);
-  return text;
 }
 
 function hasRoom(held: Held, eventId: EventId, weight: number): boolean {
@@ -133,9 +136,17 @@ function hasRoom(held: Held, eventId: EventId, weight: number): boolean {
   return true;
 }
 
-function letGo(held: Held, { eventId, text }: WaitingEvent): void {
+/** Most lack the same as the one before them: a list for all of these. */
+function lacksOf(held: Held, absent: readonly EventId[]): readonly MissingEvent[] {
+  const lacks = [...new Set(absent)].map((id) => missingEvent(held, id));
+  const { lastLacks } = held;
+  if (lacks.length !== lastLacks.length || lacks.some((one, index) => one !== lastLacks[index])) held.lastLacks = lacks;
+  return held.lastLacks;
+}
+
+function letGo(held: Held, { eventId }: WaitingEvent): void {
   held.waiting.delete(eventId);
-  weigh(held, -(WAITING + text.length));
+  weigh(held, -WAITING);
 }
 
 function missingEvent(held: Held, eventId: EventId): MissingEvent {
@@ -175,15 +186,16 @@ function takeReady(held: Held, { roomId, most, maxWeight }: Portion): readonly E
     if (one === undefined) break;
     letGo(held, one);
     weight += one.weight;
-    taken.push(read(one, roomId));
+    taken.push(read(held, one, roomId));
     // Whoever lacked nothing else can be judged with it: a chain that came the wrong way round is no turn for each.
     arrived(held, [one.eventId]);
   }
   return taken;
 }
 
-function read({ eventId, text }: WaitingEvent, roomId: RoomId): EventWithText {
-  const pduText = text.toString();
+function read(held: Held, one: WaitingEvent, roomId: RoomId): EventWithText {
+  const { eventId } = one;
+  const pduText = held.texts.take(one);
   // It was checked before it had to wait.
   return { event: { eventId, roomId, pdu: parseJson(pduText) as Pdu, rejected: false }, pduText };
 }
@@ -195,7 +207,10 @@ function missing({ lacked, waiting }: Held): ReadonlySet<EventId> {
 function stillWaiting(held: Held): StillWaiting {
   const edgesOf = ({ lacks }: WaitingEvent): readonly EventId[] => lacks.map(({ eventId }) => eventId);
   const { ordered, cyclic } = topologicalOrder(held.waiting.values(), edgesOf);
-  for (const one of cyclic) letGo(held, one);
+  for (const one of cyclic) {
+    letGo(held, one);
+    held.texts.drop(one);
+  }
   if (cyclic.length > 0) forgetWhatNobodyLacks(held);
   return {
     rings: cyclic.map(({ eventId }) => eventId),

@@ -1,6 +1,7 @@
+import { randomBytes } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";
 import type { Event } from "../../../src/matrix/event.ts";
-import type { EventId } from "../../../src/matrix/identifiers.ts";
+import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { LosslessNumber, type JsonObject } from "../../../src/matrix/json.ts";
 import { createWaitingOutliers, type WaitingOutliers } from "../../../src/rooms/fetch/waiting-outliers.ts";
 import { aPdu, rulesFor } from "../../support/a-pdu.ts";
@@ -31,8 +32,8 @@ function taken(waiting: WaitingOutliers, most = 100): readonly EventId[] {
     .toSorted();
 }
 
-/** Half a MiB, so that there is room for fewer than 130. */
-const LARGE = { body: "x".repeat(512 * 1024) };
+/** Large ones are not compressed: there is room for fewer than 170. */
+const LARGE = { body: "x".repeat(400 * 1024) };
 
 /** Lets events wait, each for one of its own, until there is no room for more. */
 function fill(waiting: WaitingOutliers): number {
@@ -98,6 +99,38 @@ describe("createWaitingOutliers", () => {
     expect(reserved).toBeLessThan(20);
     waiting.arrived(ids("missing1"));
     expect(taken(waiting)).toEqual(ids("large1"));
+  });
+
+  /** Of some 700 bytes, a third of them random: hashes and signatures. */
+  function aMember(number: number): Event {
+    const user = `@user${number}:server${number % 50}.example.org`;
+    const random = randomBytes(160).toString("base64url");
+    const signatures = { [`server${number % 50}.example.org`]: { "ed25519:a_key": random.slice(0, 86) } };
+    const pdu = aPdu(rules, {
+      type: "m.room.member",
+      state_key: user,
+      sender: user as UserId,
+      signatures,
+      content: { membership: "join", displayname: `User number ${number}` },
+      depth: number,
+      hashes: { sha256: random.slice(86, 129) },
+      prev_events: ids(random.slice(129, 172)),
+    });
+    return { eventId: `$${number}-${random.slice(172)}`, roomId, pdu, rejected: false };
+  }
+
+  it("has room for the 120,000 members of a large room, and gives each back as it came", () => {
+    const waiting = newWaiting();
+    let last: Event | undefined;
+    for (let number = 0; number < 120_000; number += 1) {
+      last = aMember(number);
+      if (!waiting.hold(last, ids("levels", "rules"))) throw new Error(`no room for number ${number}`);
+    }
+    waiting.arrived(ids("rules", "levels"));
+    const ready = waiting.takeReady(500, Number.POSITIVE_INFINITY);
+    expect(ready).toHaveLength(500);
+    expect(ready[0]?.event).toEqual(last);
+    for (const { event } of ready) expect(event.eventId).toContain(`$${String(event.pdu.depth)}-`);
   });
 
   it("shares its room with other answers, which have a little of their own, until it ends", () => {
