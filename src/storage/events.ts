@@ -54,13 +54,6 @@ export interface TimelineEventToStore {
   readonly streamId: bigint;
 }
 
-interface EventState {
-  readonly stateBefore: bigint | null;
-  readonly stateAfter: bigint | null;
-  readonly rejection: string | null;
-  readonly softFailed: boolean;
-}
-
 interface EventRow {
   readonly event_id: EventId;
   readonly room_id: RoomId;
@@ -267,14 +260,5 @@ export async function refusedAmong(
     `SELECT event_id AS "eventId", rejection FROM events
      WHERE event_id = ANY ($1::text[]) AND rejection IS NOT NULL ORDER BY 1 LIMIT $2`,
     [ids, limit],
-  );
-}
-
-/** Moves the event's state pointers and its verdict, when the full state before it becomes known. */
-export async function updateEventState(tx: Connection, eventId: EventId, state: EventState): Promise<void> {
-  await execute(
-    tx,
-    `UPDATE events SET state_before = $2, state_after = $3, rejection = $4, soft_failed = $5 WHERE event_id = $1`,
-    [eventId, state.stateBefore, state.stateAfter, state.rejection, state.softFailed],
   );
 }

@@ -203,6 +203,34 @@ export async function deletePartialEvent(tx: Connection, eventId: EventId): Prom
   return (await execute(tx, `DELETE FROM partial_state_events WHERE event_id = $1`, [eventId])) === 1;
 }
 
+/** A partial event whose full state became known, with its states and its verdict by that. */
+export interface SettledEvent {
+  readonly eventId: EventId;
+  readonly stateBefore: bigint;
+  readonly stateAfter: bigint;
+  /** The auth rule that refuses it, and why; null: accepted. */
+  readonly rejection: string | null;
+}
+
+/** Moves the events' state pointers and verdicts; they are partial no more. */
+export async function settlePartialEvents(tx: Connection, settled: readonly SettledEvent[]): Promise<void> {
+  await execute(
+    tx,
+    `WITH given AS (
+       SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[])
+         AS given (event_id, state_before, state_after, rejection)),
+     settled AS (DELETE FROM partial_state_events USING given WHERE partial_state_events.event_id = given.event_id)
+     UPDATE events SET state_before = given.state_before, state_after = given.state_after, rejection = given.rejection
+     FROM given WHERE events.event_id = given.event_id`,
+    [
+      settled.map(({ eventId }) => eventId),
+      settled.map(({ stateBefore }) => stateBefore),
+      settled.map(({ stateAfter }) => stateAfter),
+      settled.map(({ rejection }) => rejection),
+    ],
+  );
+}
+
 /**
  * Gives up on the full state of the room's partial events, when it is left. They stay in the timeline without a state:
  * after a re-join, what they had must not pass for the full state.

@@ -1,5 +1,5 @@
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
-import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { execute, queryRows, type Connection } from "./query.ts";
 
 /** An operator's word that nobody can give the state before a partial event. It goes when the event is partial no more. */
 export interface ResyncDrop {
@@ -38,9 +38,14 @@ export async function resyncDrops(c: Connection, roomId: RoomId): Promise<readon
   return rows.map(dropOf);
 }
 
-export async function loadResyncDrop(c: Connection, eventId: EventId): Promise<ResyncDrop | undefined> {
-  const row = await queryRow<Row>(c, `SELECT ${COLUMNS} FROM resync_drops WHERE event_id = $1`, [eventId]);
-  return row && dropOf(row);
+export async function loadResyncDrops(
+  c: Connection,
+  eventIds: readonly EventId[],
+): Promise<ReadonlyMap<EventId, ResyncDrop>> {
+  const rows = await queryRows<Row>(c, `SELECT ${COLUMNS} FROM resync_drops WHERE event_id = ANY ($1::text[])`, [
+    eventIds,
+  ]);
+  return new Map(rows.map((row) => [row.eventId, dropOf(row)]));
 }
 
 function dropOf(row: Row): ResyncDrop {

@@ -163,11 +163,19 @@ interface UnPartialStatedEvent {
   readonly rejectionStatusChanged: boolean;
 }
 
-export async function appendUnPartialStatedEvent(tx: Connection, entry: UnPartialStatedEvent): Promise<void> {
+export async function appendUnPartialStatedEvents(
+  tx: Connection,
+  entries: readonly UnPartialStatedEvent[],
+): Promise<void> {
   await execute(
     tx,
-    `INSERT INTO un_partial_stated_event_stream (stream_id, event_id, rejection_status_changed) VALUES ($1, $2, $3)`,
-    [entry.streamId, entry.eventId, entry.rejectionStatusChanged],
+    `INSERT INTO un_partial_stated_event_stream (stream_id, event_id, rejection_status_changed)
+     SELECT * FROM unnest($1::bigint[], $2::text[], $3::boolean[])`,
+    [
+      entries.map(({ streamId }) => streamId),
+      entries.map(({ eventId }) => eventId),
+      entries.map(({ rejectionStatusChanged }) => rejectionStatusChanged),
+    ],
   );
 }
 

@@ -7,10 +7,10 @@ import type { RoomsContext } from "../../src/rooms/context.ts";
 import { finishResync } from "../../src/rooms/resync/resync-finish.ts";
 import { storeJoin } from "../../src/rooms/join/store-join.ts";
 import { transaction } from "../../src/storage/database.ts";
-import { insertOutliers, loadEvent, updateEventState } from "../../src/storage/events.ts";
-import { deletePartialEvent } from "../../src/storage/partial-state.ts";
+import { insertOutliers, loadEvent } from "../../src/storage/events.ts";
+import { settlePartialEvents } from "../../src/storage/partial-state.ts";
 import { storeSnapshot } from "../../src/storage/state-snapshots.ts";
-import { appendUnPartialStatedEvent, takeStreamPositions } from "../../src/storage/streams.ts";
+import { appendUnPartialStatedEvents, takeStreamPositions } from "../../src/storage/streams.ts";
 import { BOB, CHARLIE, aRoom, member, openRoom } from "./builders.ts";
 import type { Branch } from "./builders.ts";
 
@@ -92,11 +92,10 @@ export async function aPartialRoom(ctx: RoomsContext, joiner: UserId): Promise<P
           const stateBefore = eventId === join.eventId ? before : after;
           const stored = await loadEvent(tx, eventId);
           const rejection = changed.has(eventId) ? (changed.get(eventId) ?? null) : (stored?.rejection ?? null);
-          await updateEventState(tx, eventId, { stateBefore, stateAfter: after, rejection, softFailed: false });
-          await deletePartialEvent(tx, eventId);
+          await settlePartialEvents(tx, [{ eventId, stateBefore, stateAfter: after, rejection }]);
           const rejectionStatusChanged = (stored?.rejection === null) !== (rejection === null);
           const streamId = await takeStreamPositions(tx, 1);
-          await appendUnPartialStatedEvent(tx, { streamId, eventId, rejectionStatusChanged });
+          await appendUnPartialStatedEvents(tx, [{ streamId, eventId, rejectionStatusChanged }]);
         }
       });
       await finishResync(ctx, { roomId, joinEventId: join.eventId });

@@ -19,7 +19,7 @@ import { purgeRoom } from "../../../src/storage/purge-room.ts";
 import {
   appendCurrentStateDeltas,
   appendLocalMembership,
-  appendUnPartialStatedEvent,
+  appendUnPartialStatedEvents,
   appendUnPartialStatedRoom,
   currentStreamPosition,
   takeStreamPositions,
@@ -145,8 +145,10 @@ describe("readPushItems", () => {
     const [changed, same] = [await arrive(), await arrive()];
     await transaction(database, async (tx) => {
       const streamId = await takeStreamPositions(tx, 2);
-      await appendUnPartialStatedEvent(tx, { streamId, eventId: changed, rejectionStatusChanged: true });
-      await appendUnPartialStatedEvent(tx, { streamId: streamId + 1n, eventId: same, rejectionStatusChanged: false });
+      await appendUnPartialStatedEvents(tx, [
+        { streamId, eventId: changed, rejectionStatusChanged: true },
+        { streamId: streamId + 1n, eventId: same, rejectionStatusChanged: false },
+      ]);
     });
     const { items } = await readPushItems(pool, start, 100);
     expect(items.map(({ kind, eventId }) => [kind, eventId])).toEqual([

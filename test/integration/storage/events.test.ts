@@ -4,14 +4,8 @@ import { parseJson, stringifyJson } from "../../../src/matrix/json.ts";
 import type { Pdu } from "../../../src/matrix/event.ts";
 import { authChainIds } from "../../../src/storage/auth-chains.ts";
 import { transaction } from "../../../src/storage/database.ts";
-import {
-  insertOutliers,
-  insertTimelineEvent,
-  loadEvent,
-  loadEvents,
-  updateEventState,
-  whichExist,
-} from "../../../src/storage/events.ts";
+import { insertOutliers, insertTimelineEvent, loadEvent, loadEvents, whichExist } from "../../../src/storage/events.ts";
+import { settlePartialEvents } from "../../../src/storage/partial-state.ts";
 import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
 import { currentStreamPosition, takeStreamPositions } from "../../../src/storage/streams.ts";
 import { takeBackfillPositions, timeline } from "../../../src/storage/timeline.ts";
@@ -141,18 +135,14 @@ describe("loadEvents and whichExist", () => {
   });
 });
 
-describe("updateEventState", () => {
+describe("settlePartialEvents", () => {
   it("moves the pointers and turns the verdict", async () => {
     const roomId = await aStoredRoom(database);
     await storeInTimeline(database, anEvent(roomId, "$repaired"));
     const id = await transaction(database, async (tx) => {
       const snapshot = await storeSnapshot(tx, roomId, { parentId: null, changes: new Map() });
-      await updateEventState(tx, "$repaired", {
-        stateBefore: snapshot,
-        stateAfter: snapshot,
-        rejection: "now",
-        softFailed: false,
-      });
+      const verdict = { stateBefore: snapshot, stateAfter: snapshot, rejection: "now" };
+      await settlePartialEvents(tx, [{ eventId: "$repaired", ...verdict }]);
       return snapshot;
     });
     expect(await loadEvent(database.pool, "$repaired")).toMatchObject({
@@ -190,8 +180,7 @@ describe("timeline", () => {
     for (const name of ["a", "b", "c", "d"] as const) {
       positions.push(await storeInTimeline(database, anEvent(roomId, `$t${name}`)));
     }
-    const rejected = { stateBefore: null, stateAfter: null, rejection: "no", softFailed: false };
-    await updateEventState(database.pool, "$tc", rejected);
+    await database.pool.query("UPDATE events SET rejection = 'no' WHERE event_id = '$tc'");
     await insertOutliers(database.pool, [{ event: anEvent(roomId, "$outlier"), rejection: null }]);
     const read = async (range: Omit<Parameters<typeof timeline>[2], "limit">, limit = 10) =>
       (await timeline(database.pool, roomId, { ...range, limit })).map((event) => event.eventId);

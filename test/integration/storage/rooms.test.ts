@@ -33,7 +33,7 @@ import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
 import {
   appendCurrentStateDeltas,
   appendLocalMembership,
-  appendUnPartialStatedEvent,
+  appendUnPartialStatedEvents,
   appendUnPartialStatedRoom,
 } from "../../../src/storage/streams.ts";
 import { addWaitingPdu } from "../../../src/storage/waiting-pdus.ts";
@@ -166,11 +166,8 @@ async function aFullRoom(name: string): Promise<RoomId> {
     );
     await tx.query("INSERT INTO redactions (redaction_id, redacts) VALUES ($1, $2)", [next, join]);
     await appendUnPartialStatedRoom(tx, 1_000_000n + streamId, roomId);
-    await appendUnPartialStatedEvent(tx, {
-      streamId: 1_000_000n + streamId,
-      eventId: join,
-      rejectionStatusChanged: false,
-    });
+    const unPartialStated = { streamId: 1_000_000n + streamId, eventId: join, rejectionStatusChanged: false };
+    await appendUnPartialStatedEvents(tx, [unPartialStated]);
     await appendCurrentStateDeltas(tx, { streamId, roomId }, [{ key, eventId: join, previousEventId: null }]);
     const local = { streamId, userId: "@u:example.org", roomId, membership: "join", eventId: join } as const;
     await appendLocalMembership(tx, local);

@@ -5,7 +5,7 @@ import { transaction } from "../../../src/storage/database.ts";
 import {
   appendCurrentStateDeltas,
   appendLocalMembership,
-  appendUnPartialStatedEvent,
+  appendUnPartialStatedEvents,
   appendUnPartialStatedRoom,
   currentStateDelta,
   currentStreamPosition,
@@ -141,7 +141,7 @@ describe("the stream tables", () => {
       const position = await takeStreamPositions(tx, 4);
       await appendUnPartialStatedRoom(tx, position, "!done:example.org");
       const entry = { streamId: position + 1n, eventId: "$turned", rejectionStatusChanged: true } as const;
-      await appendUnPartialStatedEvent(tx, entry);
+      await appendUnPartialStatedEvents(tx, [entry]);
       const [topic, name] = [stateKeyOf("m.room.topic", ""), stateKeyOf("m.room.name", "")];
       const roomId = "!done:example.org";
       await appendCurrentStateDeltas(tx, { streamId: position + 2n, roomId }, [
