@@ -6,7 +6,7 @@ import { partialDescendantsAmong, timelineDescendantsAmong } from "../../storage
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
+import { foreignStateAfter, ForeignStateUnusable } from "./foreign-state.ts";
 import { advanceRoom } from "./advance-room.ts";
 import { rejectionText } from "./authorize-outliers.ts";
 import { eventToPlace } from "./event-to-place.ts";

@@ -22,7 +22,7 @@ import { atStep, commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { callOptions, dropStored, fetchEvents, notStored } from "./fetch-events.ts";
 import { fetchWhileCheaper, type WatchedFetch } from "./fetch-whole-state.ts";
-import { ForeignStateUnusable, stateAfterTold } from "./foreign-state.ts";
+import { ForeignStateUnusable, stateAfterTold } from "../events/foreign-state.ts";
 import { isProvedFalse } from "./report-dropped.ts";
 
 export interface ForeignStateToFetch {

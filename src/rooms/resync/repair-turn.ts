@@ -12,7 +12,7 @@ import { authEventIdsWithCreate, rejectionText, ruleAndReasonOf } from "../event
 import type { EventsAtHand } from "../events/events-at-hand.ts";
 import { judgeEvent } from "../events/judge-event.ts";
 import { stateAfterEvent, stateBeforeEvent, type StateSource, type StoredState } from "../events/state-before-event.ts";
-import { foreignStateAfter, ForeignStateUnusable } from "../fetch/foreign-state.ts";
+import { foreignStateAfter, ForeignStateUnusable } from "../events/foreign-state.ts";
 import { stateBeforeDropped, verdictOnDropped } from "./dropped-event.ts";
 
 export interface RepairedEvent {

@@ -6,9 +6,9 @@ import { fetchedSnapshot, loadResyncStateIds } from "../../storage/resync-state-
 import { loadRoom } from "../../storage/rooms.ts";
 import { loadStateEntries } from "../../storage/state-entries.ts";
 import { loadState, lookUpInSnapshot } from "../../storage/state-snapshots.ts";
-import { rejectionText } from "../events/authorize-outliers.ts";
-import { judgeByState } from "../events/judge-event.ts";
-import type { ForeignState, StateSource } from "../events/state-before-event.ts";
+import { rejectionText } from "./authorize-outliers.ts";
+import { judgeByState } from "./judge-event.ts";
+import type { ForeignState, StateSource } from "./state-before-event.ts";
 
 /** Another server's account of a state is not whole or not sound; nothing may be built on it. */
 export class ForeignStateUnusable extends Error {
