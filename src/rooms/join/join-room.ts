@@ -13,7 +13,7 @@ import type { RoomsContext } from "../context.ts";
 import { createEvent } from "../events/create-event.ts";
 import { atStep } from "../failpoints.ts";
 import { handshakeFailed, makeJoin, mayFailOverMakeJoin, mayFailOverSendJoin, type JoinTemplate } from "./make-join.ts";
-import { authorisingUserFor } from "./restricted-join.ts";
+import { authorisingUserFor } from "../serve/restricted-join.ts";
 import { servedRoom } from "../serve/served-room.ts";
 import { receiveKeptPdus, receiveVerifiedEvent } from "../receive/receive-pdu.ts";
 import { fillGapBeforeJoin } from "./fill-gap-before-join.ts";

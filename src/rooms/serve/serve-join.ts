@@ -12,7 +12,7 @@ import { loadEvents, type StoredEvent } from "../../storage/events.ts";
 import { joinedServers } from "../../storage/memberships.ts";
 import { loadState, snapshotMembers } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
-import { authorisingUserFor } from "../join/restricted-join.ts";
+import { authorisingUserFor } from "./restricted-join.ts";
 import {
   acceptSentMembership,
   membershipTemplate,

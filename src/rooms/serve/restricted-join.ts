@@ -13,7 +13,7 @@ import { localJoinedUsers, membershipOf } from "../../storage/memberships.ts";
 import { partialRoom } from "../../storage/partial-state.ts";
 import { lookUpManyInSnapshot } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
-import { weAreInRoom, type ServedRoom } from "../serve/served-room.ts";
+import { weAreInRoom, type ServedRoom } from "./served-room.ts";
 
 /**
  * Which of our users may vouch for a user's join of a restricted room; undefined where nobody need: the room is not
