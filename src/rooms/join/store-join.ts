@@ -29,7 +29,7 @@ import { commit } from "../failpoints.ts";
 import { deviceListsOwedAfterLeave } from "../resync/device-lists-after-resync.ts";
 import { AuthEventsMissing, judgeEvent } from "../events/judge-event.ts";
 import type { JoinAnswer } from "./send-join.ts";
-import { stayAway } from "./stay-away.ts";
+import { stayAway } from "../resync/stay-away.ts";
 import { storeState, type StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState, applyMemberships, computeCurrentState } from "../events/update-current-state.ts";
 

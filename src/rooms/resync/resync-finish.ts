@@ -12,7 +12,7 @@ import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { newsForClients } from "../events/news-for-clients.ts";
 import { FullStateUnsound, orTheJoin, recomputeFrom } from "../events/recompute-room.ts";
-import { stayAway } from "../join/stay-away.ts";
+import { stayAway } from "./stay-away.ts";
 import { comparedUnderLock, writeMembersAhead, type MembersAhead } from "./members-ahead.ts";
 import { reachMissedServers } from "./reach-missed-servers.ts";
 import { deviceListsAfterResync } from "./device-lists-after-resync.ts";
