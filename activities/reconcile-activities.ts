@@ -1,5 +1,5 @@
 import type { RoomsContext } from "../src/rooms/context.ts";
-import { reconcileResyncs } from "../src/rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../src/rooms/upkeep/reconcile-resyncs.ts";
 import { acting } from "./acting.ts";
 
 export function createReconcileActivities(ctx: RoomsContext) {

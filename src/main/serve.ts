@@ -16,7 +16,7 @@ import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
 import { startForgettingFailedJoins } from "../rooms/join/forget-failed-joins.ts";
 import { startForgettingTransactions } from "../rooms/receive/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive/receive-waiting-pdus.ts";
-import { reconcileResyncs } from "../rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../rooms/upkeep/reconcile-resyncs.ts";
 import { createStreamWaiter } from "../rooms/read/stream-waiter.ts";
 import { checkFiles } from "./check-surroundings.ts";
 import { reportReady } from "./child-process-run.ts";

@@ -6,7 +6,7 @@ import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
 import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
-import { reconcileResyncs } from "../../../src/rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../../../src/rooms/upkeep/reconcile-resyncs.ts";
 import { countPartialEvents } from "../../../src/storage/partial-state.ts";
 import { loadResyncControl, storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { countWaitingPdus } from "../../../src/storage/waiting-pdus.ts";

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RoomId } from "../../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../../src/rooms/context.ts";
-import { reconcileResyncs } from "../../../src/rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../../../src/rooms/upkeep/reconcile-resyncs.ts";
 import { insertPartialRoom } from "../../../src/storage/partial-state.ts";
 import { storeResyncControl } from "../../../src/storage/resync-control.ts";
 import { openTestDatabase } from "../../support/database.ts";

@@ -3,7 +3,7 @@ import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
-import { reconcileResyncs } from "../../../src/rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../../../src/rooms/upkeep/reconcile-resyncs.ts";
 import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
 import { nextResyncStep } from "../../../src/rooms/resync/resync-next-step.ts";
 import { repairEvents } from "../../../src/rooms/resync/resync-repair-events.ts";

@@ -7,7 +7,7 @@ import { repairEvents } from "../../../../src/rooms/resync/resync-repair-events.
 import { leaveRoom } from "../../../../src/rooms/join/leave-room.ts";
 import { cancelResync, retryResync } from "../../../../src/operator/steer-resync.ts";
 import type { OperatorContext } from "../../../../src/operator/context.ts";
-import { reconcileResyncs } from "../../../../src/rooms/resync/reconcile-resyncs.ts";
+import { reconcileResyncs } from "../../../../src/rooms/upkeep/reconcile-resyncs.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
 import { loadResyncControl } from "../../../../src/storage/resync-control.ts";
 import { AT_ROOM, AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";

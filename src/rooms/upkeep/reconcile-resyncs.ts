@@ -4,8 +4,8 @@ import { localJoinedUsers } from "../../storage/memberships.ts";
 import type { RoomsContext } from "../context.ts";
 import { atStep } from "../failpoints.ts";
 import { finishPurges } from "../join/purge-room.ts";
-import { nextResyncStep } from "./resync-next-step.ts";
-import { wakeAbandonedResync } from "./wake-abandoned-resync.ts";
+import { nextResyncStep } from "../resync/resync-next-step.ts";
+import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
 
 /**
  * Sees to it that each partial room has its resync, unless it was cancelled: a join may have been stored while Temporal
