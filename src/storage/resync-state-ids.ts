@@ -21,17 +21,42 @@ export interface ToldState extends Pick<ResyncStateIds, "roomId" | "eventId" | "
 const COLUMNS = `room_id AS "roomId", event_id AS "eventId", server_name AS "serverName",
   state_event_ids AS "stateEventIds", auth_event_ids AS "authEventIds"`;
 
-/** Stores an answer; a later one at the same event takes its place. */
-export async function saveResyncStateIds(c: Connection, answer: ResyncStateIds): Promise<void> {
+/** A statement's message is held three times over while it is made; of what is added to, PostgreSQL writes all anew. */
+const SAVED_AT_ONCE = 100_000;
+
+/**
+ * Stores an answer; a later one at the same event takes its place. In a transaction, so that nobody sees the half of a
+ * long one.
+ */
+export async function saveResyncStateIds(tx: Connection, answer: ResyncStateIds): Promise<void> {
+  const { roomId, eventId, stateEventIds, authEventIds } = answer;
+  const portionOf = (ids: readonly EventId[], start: number): readonly EventId[] =>
+    ids.slice(start, start + SAVED_AT_ONCE);
   await execute(
-    c,
+    tx,
     `INSERT INTO resync_state_ids (room_id, event_id, server_name, state_event_ids, auth_event_ids)
      VALUES ($1, $2, $3, $4, $5)
      ON CONFLICT (room_id, event_id) DO UPDATE SET server_name = EXCLUDED.server_name, snapshot_id = NULL,
        state_event_ids = EXCLUDED.state_event_ids, auth_event_ids = EXCLUDED.auth_event_ids`,
-    [answer.roomId, answer.eventId, answer.serverName, answer.stateEventIds, answer.authEventIds],
+    [roomId, eventId, answer.serverName, portionOf(stateEventIds, 0), portionOf(authEventIds, 0)],
   );
+  for (let start = SAVED_AT_ONCE; start < stateEventIds.length; start += SAVED_AT_ONCE) {
+    await execute(tx, `UPDATE resync_state_ids SET state_event_ids = state_event_ids || $3::text[] ${OF_EVENT}`, [
+      roomId,
+      eventId,
+      portionOf(stateEventIds, start),
+    ]);
+  }
+  for (let start = SAVED_AT_ONCE; start < authEventIds.length; start += SAVED_AT_ONCE) {
+    await execute(tx, `UPDATE resync_state_ids SET auth_event_ids = auth_event_ids || $3::text[] ${OF_EVENT}`, [
+      roomId,
+      eventId,
+      portionOf(authEventIds, start),
+    ]);
+  }
 }
+
+const OF_EVENT = "WHERE room_id = $1 AND event_id = $2";
 
 export async function loadToldState(c: Connection, roomId: RoomId, eventId: EventId): Promise<ToldState | undefined> {
   return queryRow<{ roomId: RoomId; eventId: EventId; serverName: ServerName; count: number }>(

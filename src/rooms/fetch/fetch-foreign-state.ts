@@ -18,7 +18,7 @@ import { refusedAmong } from "../../storage/events.ts";
 import { loadState, rememberWholeState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
-import { atStep, commit } from "../failpoints.ts";
+import { commit } from "../failpoints.ts";
 import type { DroppedPdu } from "../events/verify-pdus.ts";
 import { callOptions, dropStored, fetchEvents, notStored } from "./fetch-events.ts";
 import { fetchWhileCheaper, type WatchedFetch } from "./fetch-whole-state.ts";
@@ -170,7 +170,7 @@ async function askForStateIds(ctx: RoomsContext, request: FetchWithinBudget): Pr
     throw new FederationFailure({ kind: "bad-response", server, reason: "its /state_ids is empty or holds non-ids" });
   }
   const told: ResyncStateIds = { roomId, eventId, serverName: server, stateEventIds, authEventIds };
-  await atStep(ctx, "store state ids", () => saveResyncStateIds(ctx.database.pool, told));
+  await commit(ctx, "store state ids", (tx) => saveResyncStateIds(tx, told));
   return { roomId, eventId, serverName: server, count: stateEventIds.length + authEventIds.length };
 }
 

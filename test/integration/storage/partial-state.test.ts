@@ -269,6 +269,16 @@ describe("loadStoredStateIds", () => {
 });
 
 describe("saveResyncStateIds", () => {
+  it("stores an answer of any length, in its order", async () => {
+    const roomId = await aPartialRoom();
+    const some = (count: number, of: string): readonly EventId[] =>
+      Array.from({ length: count }, (_none, index): EventId => `$${of}${index}`);
+    const ids = { stateEventIds: some(200_001, "s"), authEventIds: some(100_001, "a") };
+    const answer = { roomId, eventId: "$long", serverName: "a.org", ...ids } as const;
+    await transaction(database, async (tx) => saveResyncStateIds(tx, answer));
+    expect(await loadResyncStateIds(pool, roomId, "$long")).toEqual(answer);
+  });
+
   it("keeps the newest answer at an event", async () => {
     const roomId = await aPartialRoom();
     const answer = { roomId, eventId: "$asked", serverName: "a.org" } as const;
