@@ -5,7 +5,7 @@ import type { RoomsContext } from "../../../src/rooms/context.ts";
 import {
   forgetOldTransactions,
   startForgettingTransactions,
-} from "../../../src/rooms/receive/forget-old-transactions.ts";
+} from "../../../src/rooms/upkeep/forget-old-transactions.ts";
 import { createSession, createUser } from "../../../src/storage/accounts.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
