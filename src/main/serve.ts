@@ -13,7 +13,7 @@ import { startAppservicePushes } from "../rooms/appservices/push-to-services.ts"
 import type { Reach } from "../rooms/failpoints.ts";
 import { startExpiring } from "../rooms/edus/keep-expiring.ts";
 import { startOutboxDelivery } from "../rooms/send/deliver-outbox.ts";
-import { startForgettingFailedJoins } from "../rooms/join/forget-failed-joins.ts";
+import { startForgettingFailedJoins } from "../rooms/upkeep/forget-failed-joins.ts";
 import { startForgettingTransactions } from "../rooms/upkeep/forget-old-transactions.ts";
 import { startReceivingWaitingPdus } from "../rooms/receive/receive-waiting-pdus.ts";
 import { reconcileResyncs } from "../rooms/upkeep/reconcile-resyncs.ts";

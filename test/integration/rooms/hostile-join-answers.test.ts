@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { JsonObject } from "../../../src/matrix/json.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
-import { forgetFailedJoins } from "../../../src/rooms/join/forget-failed-joins.ts";
+import { forgetFailedJoins } from "../../../src/rooms/upkeep/forget-failed-joins.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
 import { beginJoin } from "../../../src/storage/joins-under-way.ts";
