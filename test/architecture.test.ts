@@ -58,6 +58,27 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
+/**
+ * The folders of the use cases, in the order in which they stand on each other: each imports only those before it. What
+ * several need stands in none of them, and imports none.
+ */
+const foldersOfRooms: readonly string[] = [
+  "devices",
+  "events",
+  "fetch",
+  "read",
+  "edus",
+  "sync",
+  "appservices",
+  "accounts",
+  "resync",
+  "receive",
+  "send",
+  "serve",
+  "join",
+  "upkeep",
+];
+
 /** Packages that a layer may import; layers that are not named may import any. */
 const allowedPackages: Readonly<Record<string, readonly string[]>> = {
   "src/matrix": ["node:crypto", "sodium-native", "lossless-json"],
@@ -142,6 +163,20 @@ function breach({ file, source, typeOnly }: Import): string | undefined {
   return fine ? undefined : `${file} imports ${target}`;
 }
 
+/** The folder of src/rooms that a file is in; "": of none; undefined: it is not of src/rooms. */
+function folderOfRooms(file: string): string | undefined {
+  const [first, second, folder, ...rest] = file.split("/");
+  if (first !== "src" || second !== "rooms") return undefined;
+  return rest.length === 0 ? "" : folder;
+}
+
+/** Whether an import within src/rooms goes to a folder that stands above its own, or beside it. */
+function goesUpwards({ file, source }: Import): boolean {
+  const [from, to] = [file, join(dirname(file), source)].map((one) => folderOfRooms(one.split(sep).join("/")));
+  if (!source.startsWith(".") || from === undefined || to === undefined || to === "" || to === from) return false;
+  return from === "" || foldersOfRooms.indexOf(to) > foldersOfRooms.indexOf(from);
+}
+
 const imports = files.flatMap(importsOf);
 
 describe("layers", () => {
@@ -151,6 +186,12 @@ describe("layers", () => {
 
   it("import only what the table allows", () => {
     expect(imports.map(breach).filter((found) => found !== undefined)).toEqual([]);
+  });
+
+  it("stand on each other in one order within the use cases", () => {
+    const folders = new Set(files.map(folderOfRooms).filter((folder) => folder !== undefined && folder !== ""));
+    expect([...folders].toSorted()).toEqual(foldersOfRooms.toSorted());
+    expect(imports.filter(goesUpwards).map(({ file, source }) => `${file} imports ${source}`)).toEqual([]);
   });
 
   it("keep native cryptography in one file each", () => {
