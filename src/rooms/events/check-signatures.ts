@@ -5,7 +5,7 @@ import type { SignatureCheck } from "../../matrix/signatures.ts";
 import { checkPacked, packSignatures, type SignatureBatch } from "./signature-batch.ts";
 
 /** Fewer are not worth a thread's start. */
-const FEW = 200;
+const FEW = 100;
 
 /** About 10 ms of work between two turns of the event loop. */
 const CHECKS_PER_TURN = 200;

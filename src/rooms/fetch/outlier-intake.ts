@@ -11,7 +11,7 @@ import { createKnownOutliers } from "./known-outliers.ts";
 import { createWaitingOutliers, type EventWithText } from "./waiting-outliers.ts";
 
 /** Checked and stored together: large enough for bulk writes, small enough to be checked while the last is stored. */
-const CHUNK = 500;
+const CHUNK = 250;
 
 /** Of events as large as they may be, far fewer: honest ones weigh two or three KiB. */
 const MAX_CHUNK_WEIGHT = 2 * 1024 * 1024;
