@@ -1,4 +1,5 @@
 import type { EventId, RoomId } from "../matrix/identifiers.ts";
+import { transaction, type Database } from "./database.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
 
 /** So many are deleted by one transaction. */
@@ -25,12 +26,21 @@ interface ChunkRow {
 }
 
 /**
- * Deletes a chunk of what failed joins have left, with its note. A room that was entered keeps its events, one with a
- * join under way its note too, and what tells of the standing of a user of ours is kept in any case.
+ * Deletes a chunk of what failed joins have left.
  *
  * @returns false if there was nothing to delete
  */
-export async function deleteEarlyOutliers(tx: Connection): Promise<boolean> {
+export async function deleteEarlyOutliers(database: Database): Promise<boolean> {
+  return await transaction(database, deleteChunkOfEarlyOutliers);
+}
+
+/**
+ * Deletes a chunk, with its note. A room that was entered keeps its events, one with a join under way its note too, and
+ * what tells of the standing of a user of ours is kept in any case.
+ *
+ * @returns false if there was nothing to delete
+ */
+export async function deleteChunkOfEarlyOutliers(tx: Connection): Promise<boolean> {
   // Whoever begins a join of the room waits for this lock, and whoever has begun one before it is seen below.
   const chunk = await queryRow<ChunkRow>(
     tx,

@@ -1,4 +1,3 @@
-import { transaction } from "../../storage/database.ts";
 import { deleteEarlyOutliers } from "../../storage/early-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { createWakeUp } from "../wake-up.ts";
@@ -11,7 +10,7 @@ const LOOK_EVERY_MS = 5_000;
  */
 export async function forgetFailedJoins(ctx: RoomsContext, mayGoOn: () => boolean = () => true): Promise<void> {
   let more = true;
-  while (more && mayGoOn()) more = await transaction(ctx.database, deleteEarlyOutliers);
+  while (more && mayGoOn()) more = await deleteEarlyOutliers(ctx.database);
 }
 
 interface ForgettingFailedJoins {

@@ -10,7 +10,11 @@ import {
 } from "../../../src/storage/client-transactions.ts";
 import { transaction } from "../../../src/storage/database.ts";
 import { clearBackOff, listBackOffs, loadBackOff, storeBackOff } from "../../../src/storage/destinations.ts";
-import { deleteEarlyOutliers, noteEarlyOutliers } from "../../../src/storage/early-outliers.ts";
+import {
+  deleteChunkOfEarlyOutliers,
+  deleteEarlyOutliers,
+  noteEarlyOutliers,
+} from "../../../src/storage/early-outliers.ts";
 import { insertOutliers, whichExist } from "../../../src/storage/events.ts";
 import { loadInviteRoomStates, serversThatToldOf, storeInviteRoomState } from "../../../src/storage/invites.ts";
 import { beginJoin, endJoin, forgetStaleJoins, isJoinUnderWay } from "../../../src/storage/joins-under-way.ts";
@@ -165,7 +169,7 @@ describe("deleteEarlyOutliers", () => {
     await noteEarlyOutliers(pool, roomId, ids);
     return roomId;
   }
-  const deleteOnce = (): Promise<boolean> => transaction(database, deleteEarlyOutliers);
+  const deleteOnce = (): Promise<boolean> => deleteEarlyOutliers(database);
   const left = async (ids: readonly EventId[]): Promise<ReadonlySet<EventId>> => await whichExist(pool, ids);
 
   it("deletes a chunk at a time, and then finds nothing", async () => {
@@ -196,7 +200,7 @@ describe("deleteEarlyOutliers", () => {
     const order: string[] = [];
     let begun: Promise<unknown> | undefined;
     await transaction(database, async (tx) => {
-      expect(await deleteEarlyOutliers(tx)).toBe(true);
+      expect(await deleteChunkOfEarlyOutliers(tx)).toBe(true);
       begun = beginJoin(pool, join).then(() => order.push("begun"));
       while (!(await isJoinUnderWay(pool, roomId))) await sleep(5);
       order.push("deleted");
