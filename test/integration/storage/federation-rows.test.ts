@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { EventId, RoomId } from "../../../src/matrix/identifiers.ts";
 import { parseJson, stringifyJson } from "../../../src/matrix/json.ts";
@@ -41,6 +40,7 @@ import {
   waitingPdusOf,
 } from "../../../src/storage/waiting-pdus.ts";
 import { openTestDatabase } from "../../support/database.ts";
+import { untilWaiting } from "../../support/hold-point.ts";
 import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
 
 const database = await openTestDatabase();
@@ -202,7 +202,7 @@ describe("deleteEarlyOutliers", () => {
     await transaction(database, async (tx) => {
       expect(await deleteChunkOfEarlyOutliers(tx)).toBe(true);
       begun = beginJoin(pool, join).then(() => order.push("begun"));
-      while (!(await isJoinUnderWay(pool, roomId))) await sleep(5);
+      await untilWaiting(database, /FROM early_outliers WHERE room_id = \$1 FOR KEY SHARE/);
       order.push("deleted");
     });
     await begun;
