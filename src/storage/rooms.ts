@@ -7,9 +7,15 @@ export interface RoomRow {
   readonly roomVersion: RoomVersion;
   /** The room's current state; null until a join of ours is stored. */
   readonly currentSnapshotId: bigint | null;
+  /**
+   * While it is partial: the states behind its forward extremities to which the current state lacks nothing but unknown
+   * members of other servers, as far as that has been compared.
+   */
+  readonly resolvedOf: string | null;
 }
 
-const ROOM_COLUMNS = `room_id AS "roomId", room_version AS "roomVersion", current_snapshot_id AS "currentSnapshotId"`;
+const ROOM_COLUMNS = `room_id AS "roomId", room_version AS "roomVersion", current_snapshot_id AS "currentSnapshotId",
+  resolved_of AS "resolvedOf"`;
 
 /**
  * Locks the room's row until the transaction ends: whoever changes the room's extremities or current state holds it.
@@ -118,5 +124,13 @@ export async function setExtremitiesOfRooms(
 }
 
 export async function setCurrentSnapshot(tx: Connection, roomId: RoomId, snapshotId: bigint | null): Promise<void> {
-  await execute(tx, `UPDATE rooms SET current_snapshot_id = $2 WHERE room_id = $1`, [roomId, snapshotId]);
+  await execute(tx, `UPDATE rooms SET current_snapshot_id = $2, resolved_of = NULL WHERE room_id = $1`, [
+    roomId,
+    snapshotId,
+  ]);
+}
+
+/** Of the current state that the room has by now. */
+export async function setResolvedOf(tx: Connection, roomId: RoomId, resolvedOf: string): Promise<void> {
+  await execute(tx, `UPDATE rooms SET resolved_of = $2 WHERE room_id = $1`, [roomId, resolvedOf]);
 }

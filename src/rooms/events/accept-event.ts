@@ -204,7 +204,7 @@ async function pastOf(turn: RoomTurn, input: EventToAccept): ReturnType<typeof s
   const ids = prevEventIds(event.pdu);
   await requireAcyclic(turn, event);
   const known = await eventsOf(source, ids);
-  const told = new Set(foreign.map((one) => one.eventId));
+  const toldIds = new Set(foreign.map((one) => one.eventId));
   const prevEvents = ids.flatMap((id) => {
     const prev = known.get(id);
     return hasState(prev, event.roomId) ? [prev] : [];
@@ -213,10 +213,11 @@ async function pastOf(turn: RoomTurn, input: EventToAccept): ReturnType<typeof s
   const given = foreign.filter((one) => !placed.has(one.eventId));
   const others = await toldStates(
     source,
-    ids.filter((id) => !placed.has(id) && !told.has(id)),
+    ids.filter((id) => !placed.has(id) && !toldIds.has(id)),
   );
   const byForeign = given.length > 0 && input.foreignIsPartial === true;
-  return await stateBehindInTurn(turn, prevEvents, { states: [...given, ...others], partial: byForeign });
+  const told = { states: [...given, ...others], partial: byForeign };
+  return await stateBehindInTurn(turn, prevEvents, { ...event.pdu, foreign: told });
 }
 
 /**

@@ -64,7 +64,11 @@ export async function makeEvent(ctx: RoomsContext, tx: Connection, draft: EventD
     throw new MatrixError(404, "M_NOT_FOUND", `This server is not in room ${draft.roomId}`);
   }
   const prevEvents = latestEvents(turn);
-  const behind = await stateBehindInTurn(turn, prevEvents);
+  const behind = await stateBehindInTurn(turn, prevEvents, {
+    sender: draft.sender,
+    type: draft.type,
+    ...(draft.stateKey === undefined ? {} : { state_key: draft.stateKey }),
+  });
   const authEvents = await authEventsFor(turn, draft, behind.before.state);
   const event = buildEvent(draft, { prevEvents, authEvents, now: draft.at ?? ctx.now() }, turn.source.rules, ctx);
   return { ...behind, turn, event };

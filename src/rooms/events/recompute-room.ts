@@ -2,10 +2,11 @@ import type { EventId } from "../../matrix/identifiers.ts";
 import { followForwardExtremities } from "../../matrix/forward-extremities.ts";
 import { loadEvent, loadEvents } from "../../storage/events.ts";
 import { arrivalsFrom } from "../../storage/room-graph.ts";
-import type { RoomRow } from "../../storage/rooms.ts";
+import { forwardExtremities, type RoomRow } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
+import { statesKey } from "./room-turn.ts";
 import type { StateSource, StoredState } from "./state-before-event.ts";
-import { computeCurrentState, type CurrentStateChange } from "./update-current-state.ts";
+import { computeCurrentState, lacksOnlyUnknownMembers, type CurrentStateChange } from "./update-current-state.ts";
 
 /** The full state does not hold together; the room stays partial rather than be declared whole. */
 export class FullStateUnsound extends Error {
@@ -47,6 +48,20 @@ export async function recomputeFrom(
 ): Promise<RoomRecomputed> {
   const states = await statesAfter(source, extremities);
   return { extremities, change: await computeCurrentState(source, room.currentSnapshotId, states) };
+}
+
+/**
+ * The one state behind all of a partial room's forward extremities, by `statesKey`, where the current state lacks nothing
+ * of it but unknown members: whoever sends next would have to find that out, and read all of them first.
+ */
+export async function resolvedOfOneState(source: StateSource, room: RoomRow): Promise<string | undefined> {
+  const { currentSnapshotId, resolvedOf } = room;
+  const extremities = await loadEvents(source.tx, await forwardExtremities(source.tx, source.roomId));
+  const [only, ...others] = new Set([...extremities.values()].map((event) => event.stateAfter));
+  if (others.length > 0 || only === undefined || only === null || currentSnapshotId === null) return undefined;
+  const key = statesKey(new Set([only]));
+  if (key === resolvedOf) return undefined;
+  return (await lacksOnlyUnknownMembers(source, currentSnapshotId, only)) ? key : undefined;
 }
 
 /** Where the full state refuses all there is since the join, we are not in the room: it ends as it was before the join. */

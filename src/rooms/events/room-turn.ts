@@ -1,5 +1,5 @@
-import { isStateEvent, prevEventIds, type Event } from "../../matrix/event.ts";
-import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
+import { isStateEvent, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
+import { serverNameOf, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
 import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
@@ -9,7 +9,6 @@ import { loadState, stateAtHand } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
-import { resolvedPartially } from "./resolved-partially.ts";
 import { stateBeforeEvent, type ForeignState, type StateSource, type StoredState } from "./state-before-event.ts";
 import type { CurrentStateChange } from "./update-current-state.ts";
 
@@ -27,6 +26,8 @@ export interface RoomTurn {
    * on: such an event fills a gap, or closes a ring.
    */
   readonly builtUpon: Set<EventId>;
+  /** What the room's row said of its current state when the turn began. */
+  readonly opening: Pick<RoomRow, "currentSnapshotId" | "resolvedOf">;
   /** Where the room stands after what was placed. */
   readonly front: TurnFront;
   readonly placed: PlacedEvent[];
@@ -99,24 +100,22 @@ async function turnsIn(
   }
   const { events: known, partial: partialIds } = await loadEventsAndStanding(tx, [...ids]);
   const builtUpon = events.length === 0 ? new Set<EventId>() : await whichAreBuiltUpon(tx, events);
-  return rooms.flatMap(({ roomId, currentSnapshotId }) => {
+  return rooms.flatMap(({ roomId, currentSnapshotId, resolvedOf }) => {
     const [rules, room] = [rulesOfRoom.get(roomId), frontOf.get(roomId)];
     if (rules === undefined || room === undefined) return [];
     const front = { extremities: room.extremities, moved: false, currentSnapshotId, resolvedOf: undefined };
     const atHand = { known, unwritten: new Set<EventId>() };
     const partialFor = room.partial ? { partialFor: ctx.serverName } : {};
     const source = { database: ctx.database, tx, roomId, rules, atHand, ...partialFor };
-    return [withResolved({ source, partialIds, builtUpon: new Set(builtUpon), front, placed: [] })];
+    const opening = { currentSnapshotId, resolvedOf };
+    return [withResolved({ source, partialIds, builtUpon: new Set(builtUpon), opening, front, placed: [] })];
   });
 }
 
 /** Of partial states a repair may have replaced some since. */
 function withResolved(turn: RoomTurn): RoomTurn {
-  const { front, source } = turn;
-  if (source.partialFor === undefined) front.resolvedOf = resolvedByNow(turn);
-  else if (front.currentSnapshotId !== null) {
-    front.resolvedOf = resolvedPartially(source.database, source.roomId, front.currentSnapshotId);
-  }
+  const { front, source, opening } = turn;
+  front.resolvedOf = source.partialFor === undefined ? resolvedByNow(turn) : (opening.resolvedOf ?? undefined);
   return turn;
 }
 
@@ -181,14 +180,25 @@ export interface Behind {
   readonly partial: boolean;
 }
 
+/** What is placed behind prev_events: the states behind others of them were told. */
+interface Placing extends Pick<Pdu, "sender" | "type" | "state_key"> {
+  readonly foreign?: { readonly states: readonly ForeignState[]; readonly partial: boolean };
+}
+
 /** The state behind prev_events that are at hand, and others whose states were told. */
 export async function stateBehindInTurn(
   turn: RoomTurn,
   prevEvents: readonly StoredEvent[],
-  foreign: { readonly states: readonly ForeignState[]; readonly partial: boolean } = { states: [], partial: false },
+  placing: Placing,
 ): Promise<Behind> {
   const { source, front, partialIds } = turn;
+  const { foreign = { states: [], partial: false } } = placing;
   const ids = prevEvents.map(({ eventId }) => eventId);
+  const only = foreign.states.length === 0 ? onlyState(turn, ids) : undefined;
+  if (only !== undefined && isJudgedByCurrentState(turn, only, placing)) {
+    const state = await loadState(source.database, front.currentSnapshotId ?? 0n, source.tx);
+    return { before: { snapshotId: only, state }, partial: ids.some((id) => partialIds.has(id)) };
+  }
   if (foreign.states.length === 0 && areResolved(turn, statesOf(source.atHand, ids))) {
     const snapshotId = front.currentSnapshotId ?? 0n;
     return { before: { snapshotId, state: await loadState(source.database, snapshotId, source.tx) }, partial: false };
@@ -197,6 +207,29 @@ export async function stateBehindInTurn(
   // The state before an event that is not partial is final, so that nothing in it may be a guess.
   const { partialFor: _us, ...exactly } = source;
   return { before: await stateBeforeEvent(partial ? source : exactly, prevEvents, foreign.states), partial };
+}
+
+function onlyState({ source }: RoomTurn, ids: readonly EventId[]): bigint | undefined {
+  const [only, ...others] = statesOf(source.atHand, ids);
+  return others.length === 0 ? only : undefined;
+}
+
+/**
+ * Whether a message of ours may be judged by a partial room's current state instead of the state behind it, of which
+ * tens of thousands of members would have to be read first, while its sender waits. That is so where the one lacks
+ * nothing of the other but unknown members of other servers: the auth rules ask of a message for none of these.
+ */
+function isJudgedByCurrentState({ source, front }: RoomTurn, behind: bigint, message: Placing): boolean {
+  const { partialFor, atHand } = source;
+  if (partialFor === undefined || serverNameOf(message.sender) !== partialFor) return false;
+  const key = statesKey(new Set([behind]));
+  return (
+    message.state_key === undefined &&
+    message.type !== "m.room.create" &&
+    key === front.resolvedOf &&
+    // What is behind the room's other extremities is no concern of this event, but of the current state after it.
+    key === statesKey(statesOf(atHand, front.extremities))
+  );
 }
 
 /** Whether the current state after the event follows without a resolution. */

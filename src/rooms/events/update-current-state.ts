@@ -63,6 +63,18 @@ export async function computeCurrentState(
   return { previousSnapshotId, snapshotId, previous, current, changes };
 }
 
+/** Whether a partial room's current state is all of another but members that are merely unknown. */
+export async function lacksOnlyUnknownMembers(
+  source: StateSource,
+  currentSnapshotId: bigint,
+  snapshotId: bigint,
+): Promise<boolean> {
+  const previous = await loadState(source.database, currentSnapshotId, source.tx);
+  const whole = await loadState(source.database, snapshotId, source.tx);
+  const changes = await differenceOfStates(previous, whole);
+  return (await changesToMake(source, { previous, changes }, [])).size === 0;
+}
+
 /**
  * While a room is partial, some of its states may be full already: those of repaired events, and of events that our
  * join does not build on. The thousands of members that they bring are left to the end of the resync: here they would

@@ -5,12 +5,11 @@ import { insertTimelineEvents, type StoredEvent } from "../../storage/events.ts"
 import { addToOutbox } from "../../storage/outbox.ts";
 import { noteOwnEventDestinations } from "../../storage/own-event-destinations.ts";
 import { markEachPartial } from "../../storage/partial-state.ts";
-import { setExtremitiesOfRooms } from "../../storage/rooms.ts";
+import { setExtremitiesOfRooms, setResolvedOf } from "../../storage/rooms.ts";
 import { takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { serversOfRoom } from "./servers-of-room.ts";
 import { eventsOf } from "./events-at-hand.ts";
-import { rememberResolvedPartially } from "./resolved-partially.ts";
 import type { PlacedEvent, RoomTurn } from "./room-turn.ts";
 import { applyCurrentStates, type CurrentStateChange } from "./update-current-state.ts";
 
@@ -43,7 +42,7 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
     );
     if (changes.length > 0) await applyCurrentStates(ctx, turn.source, changes);
   }
-  for (const turn of turns) rememberResolved(turn);
+  for (const turn of turns) await rememberResolved(turn);
   for (const { event, streamId, turn } of entries) {
     turn.source.atHand.known.set(event.eventId, { ...event, streamId });
     const servers = destinations.get(event.eventId);
@@ -54,10 +53,12 @@ export async function writeTurns(ctx: RoomsContext, tx: Connection, turns: reado
   }
 }
 
-function rememberResolved({ front, source }: RoomTurn): void {
-  const { currentSnapshotId, resolvedOf: key } = front;
-  if (source.partialFor === undefined || currentSnapshotId === null || key === undefined) return;
-  rememberResolvedPartially(source, { currentSnapshotId, key });
+/** The comparison of all members need not be made again for each message. */
+async function rememberResolved({ front, source, opening }: RoomTurn): Promise<void> {
+  const { currentSnapshotId, resolvedOf } = front;
+  if (source.partialFor === undefined || resolvedOf === undefined) return;
+  if (currentSnapshotId === opening.currentSnapshotId && resolvedOf === opening.resolvedOf) return;
+  await setResolvedOf(source.tx, source.roomId, resolvedOf);
 }
 
 /**

@@ -3,11 +3,11 @@ import { rulesOf } from "../../matrix/room-versions.ts";
 import type { Connection } from "../../storage/database.ts";
 import { lockPartialRoom } from "../../storage/partial-state.ts";
 import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
-import { lockRoom, setForwardExtremities, type RoomRow } from "../../storage/rooms.ts";
+import { lockRoom, setForwardExtremities, setResolvedOf, type RoomRow } from "../../storage/rooms.ts";
 import { appendUnPartialStatedEvents, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { recomputeRoom } from "../events/recompute-room.ts";
+import { recomputeRoom, resolvedOfOneState } from "../events/recompute-room.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState } from "../events/update-current-state.ts";
 import { repairInTurn, type RepairedEvent } from "./repair-turn.ts";
@@ -80,6 +80,7 @@ async function tellOfRepairs(
   // The other states of the room may still be partial.
   const approximately: StateSource = { ...source, partialFor: ctx.serverName };
   const anew = changes.length > 0 ? await recomputeRoom(approximately, room, joinEventId) : undefined;
+  const resolvedOf = anew === undefined ? await resolvedOfOneState(approximately, room) : undefined;
   const first = await takeStreamPositions(tx, repaired.length);
   const told = repaired.map(({ eventId, change }, index) => {
     return { streamId: first + BigInt(index), eventId, rejectionStatusChanged: change !== undefined };
@@ -89,6 +90,7 @@ async function tellOfRepairs(
     await setForwardExtremities(tx, roomId, anew.extremities);
     await applyCurrentState(ctx, source, anew.change, { streamId: first, told: anew.change.changes });
   }
+  if (resolvedOf !== undefined) await setResolvedOf(tx, roomId, resolvedOf);
   await tellOfChanges(ctx, source, { streamId: first, changes });
 }
 

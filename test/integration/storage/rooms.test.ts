@@ -27,6 +27,7 @@ import {
   lockRoom,
   roomRules,
   setCurrentSnapshot,
+  setResolvedOf,
   setForwardExtremities,
 } from "../../../src/storage/rooms.ts";
 import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
@@ -49,7 +50,7 @@ describe("insertRoom", () => {
     const room = { roomId: "!new:example.org", roomVersion: "10" } as const;
     expect(await insertRoom(pool, room)).toBe(true);
     expect(await insertRoom(pool, { ...room, roomVersion: "9" })).toBe(false);
-    expect(await loadRoom(pool, room.roomId)).toEqual({ ...room, currentSnapshotId: null });
+    expect(await loadRoom(pool, room.roomId)).toEqual({ ...room, currentSnapshotId: null, resolvedOf: null });
     expect((await roomRules(pool, room.roomId))?.version).toBe("10");
     expect(await roomRules(pool, "!unknown:example.org")).toBeUndefined();
   });
@@ -61,7 +62,12 @@ describe("lockRoom", () => {
     const order: string[] = [];
     let other: Promise<unknown> | undefined;
     await transaction(database, async (tx) => {
-      expect(await lockRoom(tx, roomId)).toEqual({ roomId, roomVersion: "11", currentSnapshotId: null });
+      expect(await lockRoom(tx, roomId)).toEqual({
+        roomId,
+        roomVersion: "11",
+        currentSnapshotId: null,
+        resolvedOf: null,
+      });
       other = transaction(database, async (second) => {
         await lockRoom(second, roomId);
         order.push("second");
@@ -93,6 +99,15 @@ describe("setCurrentSnapshot", () => {
     const id = await storeSnapshot(pool, roomId, { parentId: null, changes: new Map() });
     await setCurrentSnapshot(pool, roomId, id);
     expect((await loadRoom(pool, roomId))?.currentSnapshotId).toBe(id);
+  });
+
+  it("forgets what the former one was compared with", async () => {
+    const roomId = await aStoredRoom(database);
+    const id = await storeSnapshot(pool, roomId, { parentId: null, changes: new Map() });
+    await setResolvedOf(pool, roomId, "1 2");
+    expect((await loadRoom(pool, roomId))?.resolvedOf).toBe("1 2");
+    await setCurrentSnapshot(pool, roomId, id);
+    expect(await loadRoom(pool, roomId)).toMatchObject({ currentSnapshotId: id, resolvedOf: null });
   });
 });
 

@@ -1,6 +1,8 @@
 import { describe, expect, it, onTestFinished } from "vitest";
 import type { EventId, RoomId } from "../../../../src/matrix/identifiers.ts";
+import { stateDiff, stateKeyOf } from "../../../../src/matrix/state.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
+import { createEvent } from "../../../../src/rooms/events/create-event.ts";
 import { startOutboxDelivery } from "../../../../src/rooms/send/deliver-outbox.ts";
 import { createStreamWaiter } from "../../../../src/rooms/read/stream-waiter.ts";
 import { changeMembership } from "../../../../src/rooms/send/change-membership.ts";
@@ -9,6 +11,8 @@ import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
 import { loadEvent } from "../../../../src/storage/events.ts";
 import { outboxDestinations } from "../../../../src/storage/outbox.ts";
 import { partialEventIds } from "../../../../src/storage/partial-state.ts";
+import { loadRoom } from "../../../../src/storage/rooms.ts";
+import { loadState, stateAtHand } from "../../../../src/storage/state-snapshots.ts";
 import { empower } from "../../../support/client-scene.ts";
 import { AT_ROOM, AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
 import {
@@ -102,6 +106,44 @@ describe("a message of ours, as the room is declared whole", () => {
     expect(await partialEventIds(pool, [eventId])).toEqual(new Set());
     await resident.waitForEvent((event) => event.eventId === eventId);
     await expectWhole(scene, entered);
+  });
+});
+
+describe("what we send behind a join that is repaired", () => {
+  it("has the full state behind it, which the process that sends a message need not read", async () => {
+    const entered = await enterRoom(scene);
+    const { roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    const full = (await loadEvent(pool, target.joinEventId))?.stateAfter ?? 0n;
+    const other = otherProcess(sidecar.ctx);
+
+    const message = await loadEvent(pool, await say(other, roomId, "behind the join"));
+    expect(message).toMatchObject({ stateBefore: full, stateAfter: full, rejection: null });
+    expect(await partialEventIds(pool, [message?.eventId ?? "$none"])).toEqual(new Set());
+    expect(stateAtHand(other.database, full)).toBeUndefined();
+
+    const content = { membership: "join", displayname: "Alice" };
+    const draft = { roomId, sender: userId, type: "m.room.member", stateKey: userId, content };
+    const renamed = await createEvent(other, draft);
+    const [before, after] = [await loadState(database, full), await loadState(database, renamed.stateAfter ?? 0n)];
+    expect([...stateDiff(before, after)]).toEqual([[stateKeyOf("m.room.member", userId), renamed.eventId]]);
+    await resident.waitForEvent((event) => event.eventId === renamed.eventId);
+    await completeResync(scene, entered);
+  });
+
+  it("is refused by what has changed in the room since, as by the full state", async () => {
+    const entered = await enterRoom(scene);
+    const { room, roomId, target } = entered;
+    await resyncUpTo(sidecar.ctx, target, "finish");
+    expect((await loadRoom(pool, roomId))?.resolvedOf).not.toBeNull();
+    const content = { users: { [resident.founder]: 100 }, events: { "m.room.message": 50 } };
+    const { eventId } = await resident.sendState(room, { type: "m.room.power_levels", content });
+    await eventually(async () => ((await loadEvent(pool, eventId))?.outlier === false ? true : undefined));
+
+    await expect(say(otherProcess(sidecar.ctx), roomId, "not allowed")).rejects.toMatchObject({
+      errcode: "M_FORBIDDEN",
+    });
+    await completeResync(scene, entered);
   });
 });
 
