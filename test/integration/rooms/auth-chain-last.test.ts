@@ -81,7 +81,7 @@ function leaveNoRoom({ rules }: HostedRoom): () => void {
   return () => hostile.end();
 }
 
-describe("a state whose auth chain comes last, while its members need it,", () => {
+describe("a state whose auth chain comes last, while its members need it,", { timeout: 240_000 }, () => {
   it("is whole after one /state, without an /event for any of it", async () => {
     const hosted = await hostRoom("auth chain last");
     const before = askedForEvents();

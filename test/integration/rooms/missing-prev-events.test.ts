@@ -223,7 +223,7 @@ describe("an event that waits for its parent", () => {
     const refusing = resident.trouble({ kind: "refuse", status: 404, at: ["get_missing_events", "state_ids"] });
     const [parent] = idsOf(await unsent(scene, entered, 1)) as [EventId];
     const child = await resident.sendMessage(entered.room, resident.founder, "child");
-    await database.pool.query("UPDATE waiting_pdus SET retry_at = now() + interval '1 hour'");
+    await database.pool.query("UPDATE waiting_pdus SET retry_at = now() + interval '5 minutes'");
 
     await resident.deliver(entered.room, [parent]);
     await receiveWaitingPdus(sidecar.ctx);
