@@ -3,10 +3,13 @@ import { rulesOf } from "../../matrix/room-versions.ts";
 import type { Connection } from "../../storage/database.ts";
 import { lockPartialRoom } from "../../storage/partial-state.ts";
 import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
-import { lockRoom, setForwardExtremities, setResolvedOf, type RoomRow } from "../../storage/rooms.ts";
+import { loadRoom, lockRoom, setForwardExtremities, setResolvedOf, type RoomRow } from "../../storage/rooms.ts";
+import { fetchedSnapshots } from "../../storage/resync-state-ids.ts";
+import { loadState } from "../../storage/state-snapshots.ts";
 import { appendUnPartialStatedEvents, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
+import { differenceOfStates } from "../events/difference-of-states.ts";
 import { recomputeRoom, resolvedOfOneState } from "../events/recompute-room.ts";
 import type { StateSource } from "../events/state-before-event.ts";
 import { applyCurrentState } from "../events/update-current-state.ts";
@@ -35,6 +38,7 @@ export async function repairEvents(
 ): Promise<EventsRepaired> {
   let count = 0;
   let rejectionsChanged = 0;
+  await compareAhead(ctx, target);
   for (let start = 0; start < eventIds.length; start += REPAIRS_PER_TRANSACTION) {
     const ids = eventIds.slice(start, start + REPAIRS_PER_TRANSACTION);
     const repaired = await commit(ctx, "repair events", (tx) => repairWithin(ctx, tx, target, ids));
@@ -44,6 +48,15 @@ export async function repairEvents(
     onProgress?.();
   }
   return { kind: "repaired", count, rejectionsChanged };
+}
+
+/** The first repair compares the whole fetched state with the partial one, which takes no time under the room's lock then. */
+async function compareAhead({ database }: RoomsContext, { roomId }: ResyncTarget): Promise<void> {
+  const room = await loadRoom(database.pool, roomId);
+  const [fetched] = await fetchedSnapshots(database.pool, roomId);
+  const current = room?.currentSnapshotId ?? null;
+  if (fetched === undefined || current === null) return;
+  await differenceOfStates(await loadState(database, current), await loadState(database, fetched));
 }
 
 async function repairWithin(
