@@ -5,26 +5,21 @@ import {
   splitStateKey,
   stateApply,
   stateEntries,
-  stateFromEntries,
   stateKeyOf,
+  stateOfMap,
   type StateKey,
   type StateMap,
 } from "../matrix/state.ts";
 import { openTransaction, type Database, type OpenTransaction } from "./database.ts";
 import type { Member, Membership } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { loadSnapshotEntries, type SnapshotEntries, type SnapshotLink } from "./snapshot-entries.ts";
 
 /**
  * State snapshots, log-structured: a snapshot is its parent's entries with its own on top, and each link holds at
  * least twice the entries of the one above it. So a chain over n entries has at most log2(n) + 1 links, and one more
  * change costs about log2(n) rows on average, whatever the size of the room.
  */
-
-interface Link {
-  readonly snapshotId: bigint;
-  readonly parentId: bigint | null;
-  readonly entryCount: number;
-}
 
 const CHAIN = `WITH RECURSIVE chain AS (
     SELECT snapshot_id, parent_id, entry_count, 0 AS depth FROM state_snapshots WHERE snapshot_id = $1
@@ -34,7 +29,7 @@ const CHAIN = `WITH RECURSIVE chain AS (
   )`;
 
 /** From the snapshot itself to its root. */
-async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly Link[]> {
+async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly SnapshotLink[]> {
   const chain = await queryRows<{ snapshotId: bigint; parentId: bigint | null; entryCount: number }>(
     c,
     `${CHAIN} SELECT snapshot_id AS "snapshotId", parent_id AS "parentId", entry_count AS "entryCount"
@@ -125,13 +120,10 @@ export async function loadState(
   const missing = known < 0 ? chain : chain.slice(0, known);
   const ancestor = known < 0 ? undefined : chain[known];
   let state = ancestor && atHand.get(ancestor.snapshotId);
-  const entries = await loadEntries(
-    c,
-    missing.map((link) => link.snapshotId),
-  );
+  const entries = await loadSnapshotEntries(c, missing);
   for (const link of missing.toReversed()) {
     const parent: StateMap | undefined = state;
-    state = withEntries(parent, entries.get(link.snapshotId) ?? []);
+    state = withEntries(parent, entries.get(link.snapshotId) ?? new Map());
     atHand.set(link.snapshotId, state, sizeBeside(parent, state));
   }
   return state ?? emptyState;
@@ -167,21 +159,11 @@ export function rememberWholeState({ database, tx }: Storing, snapshotId: bigint
 
 type Entry = readonly [StateKey, EventId | null];
 
-function withEntries(parent: StateMap | undefined, entries: readonly Entry[]): StateMap {
+function withEntries(parent: StateMap | undefined, entries: SnapshotEntries): StateMap {
   if (parent) return stateApply(parent, entries);
-  return stateFromEntries(entries.filter((entry): entry is readonly [StateKey, EventId] => entry[1] !== null));
-}
-
-async function loadEntries(c: Connection, ids: readonly bigint[]): Promise<Map<bigint, Entry[]>> {
-  const rows = await queryRows<{ id: bigint; type: string; stateKey: string; eventId: EventId | null }>(
-    c,
-    `SELECT snapshot_id AS id, type, state_key AS "stateKey", event_id AS "eventId"
-     FROM state_snapshot_entries WHERE snapshot_id = ANY ($1::bigint[])`,
-    [ids],
-  );
-  const bySnapshot = new Map<bigint, Entry[]>(ids.map((id) => [id, []]));
-  for (const row of rows) bySnapshot.get(row.id)?.push([stateKeyOf(row.type, row.stateKey), row.eventId]);
-  return bySnapshot;
+  const whole = new Map<StateKey, EventId>();
+  for (const [key, eventId] of entries) if (eventId !== null) whole.set(key, eventId);
+  return stateOfMap(whole);
 }
 
 // ── Reading single keys ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +279,7 @@ export async function storeSnapshot(tx: Connection, roomId: RoomId, snapshot: Sn
 }
 
 /** The links that are too small to stand below so many changes: they are written again as part of the new snapshot. */
-function linksToMerge(chain: readonly Link[], changeCount: number): readonly bigint[] {
+function linksToMerge(chain: readonly SnapshotLink[], changeCount: number): readonly bigint[] {
   const merged: bigint[] = [];
   let count = changeCount;
   for (const link of chain) {

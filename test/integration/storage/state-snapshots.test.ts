@@ -163,6 +163,20 @@ describe("loadState", () => {
     expect(a.base.size).toBe(500);
   });
 
+  it("reads all of a large state, whatever its keys and however many they are", async () => {
+    const roomId = await aStoredRoom(database);
+    for (const count of [9_996, 10_001]) {
+      const odd = ["", "Ä", "a\u001f", "\u{1f600}"].map((type) => [stateKeyOf(type, type), "$odd"] as const);
+      const whole = new Map<StateKey, EventId>([...memberChanges(0, count), ...odd]);
+      const root = await store(roomId, null, whole);
+      const gone = new Map([[stateKeyOf("m.room.member", "@user7:example.org"), null]]);
+      const id = await store(roomId, root, gone);
+      const state = await loadState(database, id);
+      for (const key of gone.keys()) whole.delete(key);
+      expect(new Map(stateEntries(state))).toEqual(whole);
+    }
+  });
+
   it("gives the same object again", async () => {
     const roomId = await aStoredRoom(database);
     const id = await store(roomId, null, memberChanges(0, 5));
