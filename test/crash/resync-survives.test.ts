@@ -5,6 +5,7 @@ import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../src/main/logger.ts";
 import type { UserId } from "../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../src/matrix/state.ts";
+import type { RequestRecord } from "../resident/front.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
 import { startResident, type Resident } from "../resident/resident.ts";
 import { cloneDatabase } from "../support/database.ts";
@@ -24,11 +25,15 @@ afterAll(async () => {
   await resident.close();
 });
 
-/** A room of more than a thousand members whose state takes some seconds to fetch. */
+/** A room of more than a thousand members whose state takes half a minute to fetch, or until the trouble is ended. */
 function slowRoom(): HostedRoom {
   members += 1;
-  resident.trouble({ kind: "slow", bytesPerSecond: 250_000, at: "state" });
+  resident.trouble({ kind: "slow", bytesPerSecond: 30_000, at: "state" });
   return resident.hostRoom({ members, servers: 20 });
+}
+
+function isForStateOf({ roomId }: HostedRoom): (request: RequestRecord) => boolean {
+  return ({ endpoint, uri }) => endpoint === "state" && uri.includes(encodeURIComponent(roomId));
 }
 
 /** What was said since the join, each message as often as the timeline has it. */
@@ -54,6 +59,7 @@ describe("a resync", () => {
       await joinVia(alice, room, resident);
       await alice.say(room.roomId, "ours, before");
       await resident.sendMessage(room, resident.founder, "theirs, before");
+      await eventually(() => (resident.front.requests.some(isForStateOf(room)) ? true : undefined));
       await delay(1500);
       expect((await fastjoin(settings.env, "rooms")).stdout).toContain(room.roomId);
 
@@ -65,6 +71,7 @@ describe("a resync", () => {
         return result !== undefined && "status" in result && result.status === 200 ? true : undefined;
       });
       await eventually(async () => (await alice.say(room.roomId, "ours, after").catch(() => undefined)) && true);
+      resident.clearTrouble();
       await untilComplete(settings, room, sidecar);
 
       expectEqualStates(await alice.fullState(room.roomId), resident.fullState(room));

@@ -148,7 +148,7 @@ describe("two serves and two workers", () => {
     const reader = await followStreams();
     const room: HostedRoom = resident.hostRoom({ members: 1200, servers: 20 });
     const { roomId } = room;
-    resident.trouble({ kind: "slow", bytesPerSecond: 150_000, at: "state" });
+    resident.trouble({ kind: "slow", bytesPerSecond: 30_000, at: "state" });
 
     await joinVia(alice, room, resident);
     const woken = untilRoomIsThere(aliceThere, roomId);
@@ -171,6 +171,7 @@ describe("two serves and two workers", () => {
     await one.kill();
     fleet.routeTo(other);
     sent.push(await aliceThere.say(roomId, "ours, with one half dead"));
+    resident.clearTrouble();
     await untilComplete(
       {
         ...fleet.settings,

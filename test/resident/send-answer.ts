@@ -2,7 +2,7 @@ import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { isJsonObject, parseJson, stringifyJson } from "../../src/matrix/json.ts";
 import type { Answer } from "./answer.ts";
-import { lieNamed, troubleOf } from "./trouble.ts";
+import { endOf, lieNamed, troubleOf } from "./trouble.ts";
 import type { Trouble } from "./trouble.ts";
 
 /** Writes an answer, as slowly, as incompletely or as falsely as the troubles ask. */
@@ -23,11 +23,12 @@ export async function sendAnswer(
     response.end(change([...pieces].join("")));
     return;
   }
-  const rate = troubleOf(troubles, "slow")?.bytesPerSecond;
+  const slow = troubleOf(troubles, "slow");
+  const pace = { bytesPerSecond: slow?.bytesPerSecond };
+  if (slow !== undefined) void endOf(slow).then(() => (pace.bytesPerSecond = undefined));
   for (const piece of pieces) {
     if (response.destroyed) return;
-    if (rate === undefined) await writePiece(response, piece);
-    else await writeSlowly(response, piece, rate);
+    await writeAtPace(response, piece, pace);
   }
   response.end();
 }
@@ -56,10 +57,17 @@ async function writePiece(response: ServerResponse, piece: string): Promise<void
 
 const TICKS_PER_SECOND = 20;
 
-async function writeSlowly(response: ServerResponse, piece: string, bytesPerSecond: number): Promise<void> {
-  const step = Math.max(1, Math.floor(bytesPerSecond / TICKS_PER_SECOND));
-  for (let at = 0; at < piece.length && !response.destroyed; at += step) {
+interface Pace {
+  /** Undefined: as fast as can be. It may change meanwhile. */
+  bytesPerSecond: number | undefined;
+}
+
+async function writeAtPace(response: ServerResponse, piece: string, pace: Pace): Promise<void> {
+  for (let at = 0; at < piece.length && !response.destroyed;) {
+    const { bytesPerSecond } = pace;
+    const step = Math.max(1, Math.floor((bytesPerSecond ?? Number.POSITIVE_INFINITY) / TICKS_PER_SECOND));
     await writePiece(response, piece.slice(at, at + step));
-    await new Promise((resolve) => setTimeout(resolve, 1000 / TICKS_PER_SECOND));
+    at += step;
+    if (bytesPerSecond !== undefined) await new Promise((resolve) => setTimeout(resolve, 1000 / TICKS_PER_SECOND));
   }
 }

@@ -77,6 +77,7 @@ export type Lie =
   | { readonly lie: "answer"; readonly changes: JsonObject };
 
 export type TroubleKind =
+  /** Until this trouble is ended: then what is left of an answer follows at once. */
   | { readonly kind: "slow"; readonly delayMs?: number; readonly bytesPerSecond?: number }
   | {
       readonly kind: "refuse";
@@ -130,6 +131,11 @@ const endings = new WeakMap<Trouble, Promise<void>>();
 /** Waits for the end of those that hold answers. */
 export async function untilLetGo(troubles: readonly Trouble[]): Promise<void> {
   await Promise.all(troubles.flatMap((one) => (one.kind === "hold" ? (endings.get(one) ?? []) : [])));
+}
+
+/** Settled when the trouble has been ended. */
+export async function endOf(trouble: Trouble): Promise<void> {
+  await endings.get(trouble);
 }
 
 /** The switches of one front. */
