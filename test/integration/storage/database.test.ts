@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type pg from "pg";
 import { expect, describe, it } from "vitest";
 import { openDatabase, transaction, withSavepoint } from "../../../src/storage/database.ts";
@@ -48,7 +47,7 @@ describe("the loss of a connection", () => {
   it("is told with its reason by a transaction that finds it lost", async () => {
     const broken = transaction(database, async (tx) => {
       const pid = await queryRow<{ pid: number }>(tx, "SELECT pg_backend_pid() AS pid");
-      const ended = once(tx as pg.PoolClient, "end");
+      const ended = new Promise<void>((resolve) => (tx as pg.PoolClient).once("end", () => resolve()));
       await database.pool.query("SELECT pg_terminate_backend($1)", [pid?.pid]);
       await ended;
       await execute(tx, "SELECT 1");
