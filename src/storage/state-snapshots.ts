@@ -112,10 +112,28 @@ export async function loadState(
   snapshotId: bigint,
   c: Connection = database.pool,
 ): Promise<StateMap> {
-  const atHand = statesAtHand(database, c);
-  const cached = atHand.get(snapshotId);
-  if (cached) return cached;
+  return stateAtHand(database, snapshotId, c) ?? (await loadByChain(database, await loadChain(c, snapshotId), c));
+}
+
+/** More than so many entries take longer to be read than a few look-ups in them. */
+const FEW_ENTRIES = 2_000;
+
+/** The same where it is at hand or little of it has to be read; undefined otherwise. */
+export async function loadStateIfSmall(
+  database: Database,
+  snapshotId: bigint,
+  c: Connection,
+): Promise<StateMap | undefined> {
+  const known = stateAtHand(database, snapshotId, c);
+  if (known !== undefined) return known;
   const chain = await loadChain(c, snapshotId);
+  const read = chain.filter((link) => stateAtHand(database, link.snapshotId, c) === undefined);
+  const entries = read.reduce((sum, { entryCount }) => sum + entryCount, 0);
+  return entries > FEW_ENTRIES ? undefined : await loadByChain(database, chain, c);
+}
+
+async function loadByChain(database: Database, chain: readonly SnapshotLink[], c: Connection): Promise<StateMap> {
+  const atHand = statesAtHand(database, c);
   const known = chain.findIndex((link) => atHand.get(link.snapshotId) !== undefined);
   const missing = known < 0 ? chain : chain.slice(0, known);
   const ancestor = known < 0 ? undefined : chain[known];

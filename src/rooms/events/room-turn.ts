@@ -1,11 +1,13 @@
+import { authTypesFor } from "../../matrix/authorization/auth-types.ts";
 import { isStateEvent, prevEventIds, type Event, type Pdu } from "../../matrix/event.ts";
 import { serverNameOf, type EventId, type RoomId, type ServerName } from "../../matrix/identifiers.ts";
 import { rulesOf } from "../../matrix/room-versions.ts";
+import { stateFromEntries, type StateMap } from "../../matrix/state.ts";
 import type { Connection } from "../../storage/database.ts";
 import { hasState, type StoredEvent } from "../../storage/events.ts";
 import { loadEventsAndStanding, roomFronts, whichAreBuiltUpon } from "../../storage/room-graph.ts";
 import { lockFreeRooms, lockRoom, type RoomRow } from "../../storage/rooms.ts";
-import { loadState, stateAtHand } from "../../storage/state-snapshots.ts";
+import { loadState, loadStateIfSmall, lookUpManyInSnapshot, stateAtHand } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { authEventIdsWithCreate } from "./authorize-outliers.ts";
 import type { EventsAtHand } from "./events-at-hand.ts";
@@ -18,7 +20,10 @@ import type { CurrentStateChange } from "./update-current-state.ts";
  * fifty events take hardly more statements than one, and a place in the streams is taken for a moment only.
  */
 export interface RoomTurn {
-  readonly source: StateSource & { readonly atHand: EventsAtHand & { readonly unwritten: Set<EventId> } };
+  readonly source: StateSource & {
+    readonly atHand: EventsAtHand & { readonly unwritten: Set<EventId> };
+    readonly ourServer: ServerName;
+  };
   /** Of the events at hand those that are known on partial state only. */
   readonly partialIds: Set<EventId>;
   /**
@@ -31,6 +36,8 @@ export interface RoomTurn {
   /** Where the room stands after what was placed. */
   readonly front: TurnFront;
   readonly placed: PlacedEvent[];
+  /** What messages of ours were judged by, of states too large to be read while their senders wait. */
+  readonly excerpts: Map<string, StateMap>;
 }
 
 interface TurnFront {
@@ -106,9 +113,19 @@ async function turnsIn(
     const front = { extremities: room.extremities, moved: false, currentSnapshotId, resolvedOf: undefined };
     const atHand = { known, unwritten: new Set<EventId>() };
     const partialFor = room.partial ? { partialFor: ctx.serverName } : {};
-    const source = { database: ctx.database, tx, roomId, rules, atHand, ...partialFor };
+    const source = { database: ctx.database, tx, roomId, rules, atHand, ourServer: ctx.serverName, ...partialFor };
     const opening = { currentSnapshotId, resolvedOf };
-    return [withResolved({ source, partialIds, builtUpon: new Set(builtUpon), opening, front, placed: [] })];
+    return [
+      withResolved({
+        source,
+        partialIds,
+        builtUpon: new Set(builtUpon),
+        opening,
+        front,
+        placed: [],
+        excerpts: new Map(),
+      }),
+    ];
   });
 }
 
@@ -196,7 +213,7 @@ export async function stateBehindInTurn(
   const ids = prevEvents.map(({ eventId }) => eventId);
   const only = foreign.states.length === 0 ? onlyState(turn, ids) : undefined;
   if (only !== undefined && isJudgedByCurrentState(turn, only, placing)) {
-    const state = await loadState(source.database, front.currentSnapshotId ?? 0n, source.tx);
+    const state = await stateToJudgeBy(turn, front.currentSnapshotId ?? 0n, placing);
     return { before: { snapshotId: only, state }, partial: ids.some((id) => partialIds.has(id)) };
   }
   if (foreign.states.length === 0 && areResolved(turn, statesOf(source.atHand, ids))) {
@@ -215,21 +232,38 @@ function onlyState({ source }: RoomTurn, ids: readonly EventId[]): bigint | unde
 }
 
 /**
- * Whether a message of ours may be judged by a partial room's current state instead of the state behind it, of which
- * tens of thousands of members would have to be read first, while its sender waits. That is so where the one lacks
- * nothing of the other but unknown members of other servers: the auth rules ask of a message for none of these.
+ * Whether a message of ours may be judged by the room's current state instead of the state behind it. In a partial room
+ * tens of thousands of members would have to be read first, while its sender waits; but the current state lacks nothing
+ * of what it was compared with but unknown members of other servers: the auth rules ask of a message for none of these.
  */
 function isJudgedByCurrentState({ source, front }: RoomTurn, behind: bigint, message: Placing): boolean {
-  const { partialFor, atHand } = source;
-  if (partialFor === undefined || serverNameOf(message.sender) !== partialFor) return false;
   const key = statesKey(new Set([behind]));
   return (
-    message.state_key === undefined &&
-    message.type !== "m.room.create" &&
+    isMessage(message) &&
+    serverNameOf(message.sender) === source.ourServer &&
     key === front.resolvedOf &&
     // What is behind the room's other extremities is no concern of this event, but of the current state after it.
-    key === statesKey(statesOf(atHand, front.extremities))
+    key === statesKey(statesOf(source.atHand, front.extremities))
   );
+}
+
+function isMessage({ type, state_key: stateKey }: Placing): boolean {
+  return stateKey === undefined && type !== "m.room.create";
+}
+
+/** The state, or of a large one that is not at hand as much as the auth rules ask for. */
+async function stateToJudgeBy(
+  { source: { database, tx, rules }, excerpts }: RoomTurn,
+  snapshotId: bigint,
+  { type, sender }: Placing,
+): Promise<StateMap> {
+  const excerptId = `${snapshotId} ${sender}`;
+  const known = excerpts.get(excerptId) ?? (await loadStateIfSmall(database, snapshotId, tx));
+  if (known !== undefined) return known;
+  const keys = [["m.room.create", ""] as const, ...authTypesFor({ type, sender, content: {} }, rules)];
+  const excerpt = stateFromEntries(await lookUpManyInSnapshot(tx, snapshotId, keys));
+  excerpts.set(excerptId, excerpt);
+  return excerpt;
 }
 
 /** Whether the current state after the event follows without a resolution. */

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from "vitest";
 import type { EventId, RoomId } from "../../../../src/matrix/identifiers.ts";
-import { stateDiff, stateKeyOf } from "../../../../src/matrix/state.ts";
+import { emptyState, stateDiff, stateEntries, stateKeyOf } from "../../../../src/matrix/state.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
 import { createEvent } from "../../../../src/rooms/events/create-event.ts";
 import { startOutboxDelivery } from "../../../../src/rooms/send/deliver-outbox.ts";
@@ -13,6 +13,7 @@ import { outboxDestinations } from "../../../../src/storage/outbox.ts";
 import { partialEventIds } from "../../../../src/storage/partial-state.ts";
 import { loadRoom } from "../../../../src/storage/rooms.ts";
 import { loadState, stateAtHand } from "../../../../src/storage/state-snapshots.ts";
+import type { HostedRoom } from "../../../resident/hosted-room.ts";
 import { empower } from "../../../support/client-scene.ts";
 import { AT_ROOM, AT_STREAM, holdAtStatement, holdStream, untilWaiting } from "../../../support/hold-point.ts";
 import {
@@ -145,6 +146,40 @@ describe("what we send behind a join that is repaired", () => {
     });
     await completeResync(scene, entered);
   });
+});
+
+describe("a message of ours in a large room", () => {
+  it("is judged by what the auth rules ask for, where the state is not at hand, and no other is", async () => {
+    const room = resident.hostRoom({ members: 2_100, servers: 5, seed: resident.world.seed });
+    const { roomId } = room;
+    const { eventId: joinEventId } = await join(scene, sidecar.ctx, room);
+    await completeResync(scene, { room, roomId, target: { roomId, joinEventId } });
+    const other = otherProcess(sidecar.ctx);
+    const current = (await loadRoom(pool, roomId))?.currentSnapshotId ?? 0n;
+
+    const message = await loadEvent(pool, await say(other, roomId, "to many"));
+    expect(message).toMatchObject({ stateBefore: current, stateAfter: current, rejection: null, softFailed: false });
+    expect(message?.pdu.auth_events).toHaveLength(3);
+    expect(stateAtHand(other.database, current)).toBeUndefined();
+    const stranger = `@stranger:${sidecar.serverName}` as const;
+    const draft = { roomId, sender: stranger, type: "m.room.message", content: {} };
+    await expect(createEvent(other, draft)).rejects.toMatchObject({ errcode: "M_FORBIDDEN" });
+
+    const content = { membership: "join", displayname: "Alice" };
+    const renaming = { roomId, sender: userId, type: "m.room.member", stateKey: userId, content };
+    await createEvent(other, renaming);
+    const read = stateAtHand(other.database, current) ?? emptyState;
+    expect(new Map(stateEntries(read))).toEqual(new Map(stateEntries(await loadState(database, current))));
+    await expectWholeWith(room);
+  });
+
+  /** The resident has heard of our change of name. */
+  async function expectWholeWith(room: HostedRoom): Promise<void> {
+    await eventually(async () => {
+      const [ours, theirs] = [await sidecar.currentState(room.roomId), resident.fullState(room)];
+      return [...ours].every(([key, id]) => theirs.get(key) === id) && ours.size === theirs.size ? true : undefined;
+    });
+  }
 });
 
 describe("two processes that deliver", () => {
