@@ -249,16 +249,15 @@ export async function whichExist(c: Connection, ids: readonly EventId[]): Promis
   return existing;
 }
 
-/** The first of the events that the auth rules have refused. */
-export async function refusedAmong(
+/** Why the auth rules have refused those of the events that they have. */
+export async function rejectionsOf(
   c: Connection,
   ids: readonly EventId[],
-  limit: number,
 ): Promise<readonly { readonly eventId: EventId; readonly rejection: string }[]> {
   return queryRows<{ eventId: EventId; rejection: string }>(
     c,
     `SELECT event_id AS "eventId", rejection FROM events
-     WHERE event_id = ANY ($1::text[]) AND rejection IS NOT NULL ORDER BY 1 LIMIT $2`,
-    [ids, limit],
+     WHERE event_id = ANY ($1::text[]) AND rejection IS NOT NULL ORDER BY 1`,
+    [ids],
   );
 }

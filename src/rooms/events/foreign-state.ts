@@ -34,7 +34,14 @@ export async function foreignStateAfter(source: StateSource, eventId: EventId): 
   }
   const told = await loadResyncStateIds(source.tx, source.roomId, eventId);
   if (told === undefined) throw new ForeignStateUnusable(eventId, "no server has told it yet");
-  return { eventId, after: await stateAfterTold(source, eventId, told.stateEventIds) };
+  const { after } = await stateAfterTold(source, eventId, told.stateEventIds);
+  return { eventId, after };
+}
+
+interface StateAfterTold {
+  readonly after: StateMap;
+  /** Told events that the auth rules refuse, and that the state is without. */
+  readonly refused: readonly EventId[];
 }
 
 /**
@@ -46,27 +53,36 @@ export async function stateAfterTold(
   source: StateSource,
   eventId: EventId,
   stateEventIds: readonly EventId[],
-): Promise<StateMap> {
+): Promise<StateAfterTold> {
   const event = await loadEvent(source.tx, eventId);
   if (event?.roomId !== source.roomId) throw new ForeignStateUnusable(eventId, "the event itself is not stored");
-  const before = await stateOfIds(source, eventId, stateEventIds);
-  if (event.rejection !== null || !isStateEvent(event.pdu)) return before;
+  const { before, refused } = await stateOfIds(source, eventId, stateEventIds);
+  if (event.rejection !== null || !isStateEvent(event.pdu)) return { after: before, refused };
   const refusal = rejectionText(await judgeByState({ ...source, event }, before));
-  return refusal === null ? stateWith(before, event.pdu.type, event.pdu.state_key, eventId) : before;
+  const after = refusal === null ? stateWith(before, event.pdu.type, event.pdu.state_key, eventId) : before;
+  return { after, refused };
 }
 
 /** Events read at once: whoever else the process serves gets its turn between. */
 const PORTION = 5_000;
 
-async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventId[]): Promise<StateMap> {
+async function stateOfIds(
+  source: StateSource,
+  at: EventId,
+  ids: readonly EventId[],
+): Promise<{ readonly before: StateMap; readonly refused: readonly EventId[] }> {
   if (ids.length === 0) throw new ForeignStateUnusable(at, "it is empty");
   const state = new Map<StateKey, EventId>();
+  const refused: EventId[] = [];
   let stored = 0;
   for (let start = 0; start < ids.length; start += PORTION) {
     const entries = await loadStateEntries(source.tx, source.roomId, ids.slice(start, start + PORTION));
     stored += entries.length;
     for (const { eventId, type, stateKey, rejected } of entries) {
-      if (rejected) continue;
+      if (rejected) {
+        refused.push(eventId);
+        continue;
+      }
       const key = stateKeyOf(type, stateKey);
       if (state.has(key)) throw new ForeignStateUnusable(at, `two events claim ${type} ${JSON.stringify(stateKey)}`);
       state.set(key, eventId);
@@ -80,7 +96,7 @@ async function stateOfIds(source: StateSource, at: EventId, ids: readonly EventI
   if (create === undefined) throw new ForeignStateUnusable(at, "it has no create event");
   if (create !== (await createEventOf(source)))
     throw new ForeignStateUnusable(at, "its create event is not the room's");
-  return stateOfMap(state);
+  return { before: stateOfMap(state), refused };
 }
 
 /** A room's create event never changes, and even a partial state has it. */

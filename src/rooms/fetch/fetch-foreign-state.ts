@@ -14,7 +14,7 @@ import {
   type ResyncStateIds,
   type ToldState,
 } from "../../storage/resync-state-ids.ts";
-import { refusedAmong } from "../../storage/events.ts";
+import { rejectionsOf } from "../../storage/events.ts";
 import { loadState, rememberWholeState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { storeState, type StateSource, type StoredState } from "../events/state-before-event.ts";
@@ -185,20 +185,20 @@ async function confirmState(
 ): Promise<ForeignStateFetched | undefined> {
   const { roomId, rules, eventId, server } = request;
   try {
-    const told = await commit(ctx, "confirm a state", async (tx) => {
+    const refused = await commit(ctx, "confirm a state", async (tx) => {
       const answer = await loadStoredStateIds(tx, toldState);
       if (answer === undefined) return undefined;
       const source: StateSource = { database: ctx.database, tx, roomId, rules };
-      const after = await stateAfterTold(source, eventId, answer.stateEventIds);
-      const snapshotId = await storeForeignState(source, after);
-      if (await noteSnapshotOfStateIds(tx, answer, snapshotId)) return answer;
+      const state = await stateAfterTold(source, eventId, answer.stateEventIds);
+      const snapshotId = await storeForeignState(source, state.after);
+      if (await noteSnapshotOfStateIds(tx, answer, snapshotId)) return state.refused;
       // They have been forgotten since.
       await saveResyncStateIds(tx, answer);
       await noteSnapshotOfStateIds(tx, answer, snapshotId);
-      return answer;
+      return state.refused;
     });
-    if (told === undefined) return undefined;
-    await reportRefused(ctx, request, told);
+    if (refused === undefined) return undefined;
+    await reportRefused(ctx, request, refused);
     return { kind: "complete" };
   } catch (error) {
     if (!(error instanceof ForeignStateUnusable)) throw error;
@@ -214,11 +214,15 @@ const NAMED = 20;
  * An honest server's state has no event that the auth rules refuse, as far as it reads these rules as we do. Where the
  * two of us differ, no server's state would ever do: it is used, without the event.
  */
-async function reportRefused(ctx: RoomsContext, { server }: ForeignStateToFetch, told: ResyncStateIds): Promise<void> {
-  const { roomId, eventId } = told;
-  const refused = await refusedAmong(ctx.database.pool, told.stateEventIds, NAMED);
-  if (refused.length === 0) return;
-  ctx.logger.warn({ roomId, eventId, server, refused }, "a told state names events that the auth rules refuse");
+async function reportRefused(
+  ctx: RoomsContext,
+  { roomId, eventId, server }: ForeignStateToFetch,
+  eventIds: readonly EventId[],
+): Promise<void> {
+  if (eventIds.length === 0) return;
+  const refused = await rejectionsOf(ctx.database.pool, eventIds.slice(0, NAMED));
+  const told = { roomId, eventId, server, count: eventIds.length, refused };
+  ctx.logger.warn(told, "a told state names events that the auth rules refuse");
 }
 
 /** States at neighboring events differ by little. */
