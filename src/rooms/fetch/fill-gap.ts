@@ -1,4 +1,5 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
+import { createReadBudget, type ReadBudget } from "../../federation-client/read-budget.ts";
 import { depthOf, prevEventIds, type Event } from "../../matrix/event.ts";
 import { topologicalOrder } from "../../matrix/event-graph.ts";
 import type { EventId, ServerName } from "../../matrix/identifiers.ts";
@@ -27,6 +28,15 @@ export const PARENT_ATTEMPTS = 3;
 interface GapToFill extends VerifiedEvent {
   /** The event's prev_events that are in no timeline of ours. */
   readonly missing: readonly EventId[];
+  /** Bytes that all answers of the server to this attempt may have together. */
+  readonly maxBytes?: number;
+}
+
+/** Two hundred events, and the auth events that they lack: honest ones have less than a hundredth of it. */
+const MAX_BYTES = 256 * 1024 * 1024;
+
+interface GapWithinBudget extends GapToFill {
+  readonly budget: ReadBudget;
 }
 
 /**
@@ -51,19 +61,21 @@ export async function fillGap(ctx: RoomsContext, gap: GapToFill): Promise<number
   // What is no deeper than we are in the room has no prev_event that we could place.
   if (missing.length === 0 || depthOf(event.pdu) <= oldest) return 0;
 
-  const found = await walkBack(ctx, { ...gap, missing }, oldest);
+  const budget = createReadBudget(gap.maxBytes ?? MAX_BYTES);
+  const found = await walkBack(ctx, { ...gap, missing, budget }, oldest);
   let accepted = 0;
   let rest = topologicalOrder(found, (each) => prevEventIds(each.pdu)).ordered;
   for (let first = rest[0]; first !== undefined; first = rest[0]) {
     const together = await acceptTogether(ctx, origin, rest);
-    if (together > 0 || (await acceptOrKeep(ctx, { origin, rules, event: first }))) accepted += Math.max(1, together);
+    if (together > 0 || (await acceptOrKeep(ctx, { origin, rules, event: first, budget })))
+      accepted += Math.max(1, together);
     rest = rest.slice(Math.max(1, together));
   }
   return accepted;
 }
 
 /** Follows the missing prev_events back until what they build on is known, too old, or the server has no more. */
-async function walkBack(ctx: RoomsContext, gap: GapToFill, oldest: bigint): Promise<readonly Event[]> {
+async function walkBack(ctx: RoomsContext, gap: GapWithinBudget, oldest: bigint): Promise<readonly Event[]> {
   const { origin, event } = gap;
   const { roomId } = event;
   const found = new Map<EventId, Event>();
@@ -101,13 +113,13 @@ type PageRequest = Parameters<RoomsContext["federation"]["getMissingEvents"]>[1]
 /** Checks 1 to 3 of a page; a server that does not know the room has answered too. */
 async function askForPage(
   ctx: RoomsContext,
-  { origin, rules }: GapToFill,
+  { origin, rules, budget }: GapWithinBudget,
   open: readonly EventId[],
   request: PageRequest,
 ): Promise<readonly Event[]> {
   const { roomId } = request;
   try {
-    const pdus = await ctx.federation.getMissingEvents(origin, request);
+    const pdus = await ctx.federation.getMissingEvents(origin, request, { budget });
     noteGapAnswered(ctx, origin, open);
     const { events, dropped } = await verifyPdus(ctx, { roomId, rules, pdus: pdus.slice(0, PAGE) });
     for (const drop of dropped) ctx.logger.info({ roomId, origin, ...drop }, "an event of a gap was dropped");
@@ -167,10 +179,13 @@ async function acceptTogether(ctx: RoomsContext, origin: ServerName, events: rea
 }
 
 /** One that may lack auth events, which are asked for; what it lacks then leaves it waiting. */
-async function acceptOrKeep(ctx: RoomsContext, { origin, rules, event }: VerifiedEvent): Promise<boolean> {
+async function acceptOrKeep(
+  ctx: RoomsContext,
+  { origin, rules, event, budget }: VerifiedEvent & { readonly budget: ReadBudget },
+): Promise<boolean> {
   const { pool } = ctx.database;
   try {
-    await fetchAuthEvents(ctx, { event, rules, servers: [origin] });
+    await fetchAuthEvents(ctx, { event, rules, servers: [origin], budget });
     await acceptEvent(ctx, { event, origin });
     await atStep(ctx, "settle a waiting event", () => settleWaitingPdu(pool, event, ctx.now()));
     return true;

@@ -4,6 +4,7 @@ import type { EventId } from "../../../src/matrix/identifiers.ts";
 import type { JsonValue } from "../../../src/matrix/json.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { lostEventCounts } from "../../../src/rooms/lost-events.ts";
+import { fillGap } from "../../../src/rooms/fetch/fill-gap.ts";
 import { keepWaiting } from "../../../src/rooms/fetch/keep-waiting.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
@@ -175,6 +176,24 @@ describe.each(STANDINGS)("a server that lies about a gap in a room whose state i
     expect(asks()).toBeLessThanOrEqual(12);
     const { eventId } = await resident.sendMessage(room, sender, "as ever");
     expect(await loadEvent(pool, eventId)).toMatchObject({ outlier: false, rejection: null });
+  });
+});
+
+describe("fillGap", () => {
+  it("reads no more of a server, page by page, than one attempt may have", async () => {
+    const { room } = await enterAs(scene, "full");
+    resident.trouble({ kind: "lie", lie: "short-gap", most: 2 });
+    const chain = forgeChain(resident, room, { sender, length: 12, root: madeUpId("large root") });
+    for (const one of chain) serveForged(room, one);
+    const [event, parent] = [chain.at(-1)?.event, chain.at(-2)?.event];
+    if (event === undefined || parent === undefined) throw new Error("the chain is empty");
+    const gap = { origin: resident.serverName, rules: room.rules, event, missing: [parent.eventId] };
+    // A page of two events has more than one KiB, and less than two.
+    await expect(fillGap(sidecar.ctx, { ...gap, maxBytes: 4_096 })).rejects.toMatchObject({
+      kind: "bad-response",
+      reason: expect.stringMatching(/larger than 4096 bytes together/),
+    });
+    expect(await loadEvent(pool, parent.eventId)).toBeUndefined();
   });
 });
 
