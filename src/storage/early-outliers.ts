@@ -25,6 +25,15 @@ interface ChunkRow {
   readonly roomId: RoomId;
 }
 
+/** The rooms that were entered keep them: all of their notes go at once. */
+export async function forgetEarlyOutliersOfEnteredRooms(c: Connection): Promise<void> {
+  await execute(
+    c,
+    `DELETE FROM early_outliers USING rooms
+     WHERE rooms.room_id = early_outliers.room_id AND current_snapshot_id IS NOT NULL`,
+  );
+}
+
 /**
  * Deletes a chunk of what failed joins have left.
  *

@@ -1,4 +1,4 @@
-import { deleteEarlyOutliers } from "../../storage/early-outliers.ts";
+import { deleteEarlyOutliers, forgetEarlyOutliersOfEnteredRooms } from "../../storage/early-outliers.ts";
 import type { RoomsContext } from "../context.ts";
 import { createWakeUp } from "../wake-up.ts";
 
@@ -9,6 +9,7 @@ const LOOK_EVERY_MS = 5_000;
  * way when the process dies is found again.
  */
 export async function forgetFailedJoins(ctx: RoomsContext, mayGoOn: () => boolean = () => true): Promise<void> {
+  await forgetEarlyOutliersOfEnteredRooms(ctx.database.pool);
   let more = true;
   while (more && mayGoOn()) more = await deleteEarlyOutliers(ctx.database);
 }
