@@ -12,6 +12,7 @@ import { clearBackOff, listBackOffs, loadBackOff, storeBackOff } from "../../../
 import {
   deleteChunkOfEarlyOutliers,
   deleteEarlyOutliers,
+  forgetEarlyOutliersOfEnteredRooms,
   noteEarlyOutliers,
 } from "../../../src/storage/early-outliers.ts";
 import { insertOutliers, whichExist } from "../../../src/storage/events.ts";
@@ -30,6 +31,8 @@ import {
   storeReceivedTransaction,
 } from "../../../src/storage/received-transactions.ts";
 import { loadServerKeys, storeServerKeys } from "../../../src/storage/server-keys.ts";
+import { setCurrentSnapshot } from "../../../src/storage/rooms.ts";
+import { storeSnapshot } from "../../../src/storage/state-snapshots.ts";
 import { appendLocalMembership } from "../../../src/storage/streams.ts";
 import {
   addWaitingPdu,
@@ -181,6 +184,16 @@ describe("deleteEarlyOutliers", () => {
     expect(size).toBeLessThan(1_200);
     while (await deleteOnce()) expect((await left(ids)).size).toBeLessThan(size);
     expect((await left(ids)).size).toBe(0);
+  });
+
+  it("takes no chunk of a room that was entered: its notes go together, and it keeps its events", async () => {
+    const ids = Array.from({ length: 1_200 }, (_none, index): EventId => `$entered${index}`);
+    const roomId = await aRoomWithEarlyOutliers(ids);
+    const snapshotId = await storeSnapshot(pool, roomId, { parentId: null, changes: new Map() });
+    await setCurrentSnapshot(pool, roomId, snapshotId);
+    await forgetEarlyOutliersOfEnteredRooms(pool);
+    expect(await deleteOnce()).toBe(false);
+    expect((await left(ids)).size).toBe(1_200);
   });
 
   it("keeps what tells of a user of ours, and what has its place in the timeline", async () => {
