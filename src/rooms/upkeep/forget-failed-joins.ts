@@ -1,6 +1,6 @@
 import { deleteEarlyOutliers, forgetEarlyOutliersOfEnteredRooms } from "../../storage/early-outliers.ts";
 import type { RoomsContext } from "../context.ts";
-import { createWakeUp } from "../wake-up.ts";
+import { doNowAndThen, type Upkeep } from "./do-now-and-then.ts";
 
 const LOOK_EVERY_MS = 5_000;
 
@@ -14,31 +14,11 @@ export async function forgetFailedJoins(ctx: RoomsContext, mayGoOn: () => boolea
   while (more && mayGoOn()) more = await deleteEarlyOutliers(ctx.database);
 }
 
-interface ForgettingFailedJoins {
-  /** Waits for what is under way. */
-  stop(): Promise<void>;
-}
-
-/** Does so now and then every few seconds: no client has to wait for it. */
-export function startForgettingFailedJoins(ctx: RoomsContext): ForgettingFailedJoins {
-  const bell = createWakeUp();
-  let stopping = false;
-  async function keepForgetting(): Promise<void> {
-    while (!stopping) {
-      try {
-        await forgetFailedJoins(ctx, () => !stopping);
-      } catch (error) {
-        ctx.logger.warn({ err: error }, "could not delete what failed joins have left; tried again");
-      }
-      await bell.sleep(LOOK_EVERY_MS);
-    }
-  }
-  const done = keepForgetting();
-  return {
-    async stop() {
-      stopping = true;
-      bell.ring();
-      await done;
-    },
-  };
+/** Does so every few seconds: no client has to wait for it. */
+export function startForgettingFailedJoins(ctx: RoomsContext): Upkeep {
+  return doNowAndThen((mayGoOn) => forgetFailedJoins(ctx, mayGoOn), {
+    everyMs: LOOK_EVERY_MS,
+    logger: ctx.logger,
+    failure: "could not delete what failed joins have left; tried again",
+  });
 }

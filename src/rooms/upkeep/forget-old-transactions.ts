@@ -2,7 +2,7 @@ import { forgetClientTransactions } from "../../storage/client-transactions.ts";
 import { forgetReceivedTransactions } from "../../storage/received-transactions.ts";
 import { forgetReceivedToDevice, forgetToDeviceTransactions } from "../../storage/to-device.ts";
 import type { RoomsContext } from "../context.ts";
-import { createWakeUp } from "../wake-up.ts";
+import { doNowAndThen, type Upkeep } from "./do-now-and-then.ts";
 
 const HOUR_MS = 60 * 60_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -25,32 +25,11 @@ export async function forgetOldTransactions(
   return { received, ofClients };
 }
 
-interface ForgettingTransactions {
-  /** Waits for what is under way. */
-  stop(): Promise<void>;
-}
-
-/** Forgets old transactions now and then every hour. */
-export function startForgettingTransactions(ctx: RoomsContext): ForgettingTransactions {
-  const bell = createWakeUp();
-  let stopping = false;
-  async function keepForgetting(): Promise<void> {
-    while (!stopping) {
-      try {
-        const forgotten = await forgetOldTransactions(ctx);
-        ctx.logger.debug(forgotten, "forgot old transactions");
-      } catch (error) {
-        ctx.logger.warn({ err: error }, "could not forget old transactions; tried again in an hour");
-      }
-      await bell.sleep(HOUR_MS);
-    }
-  }
-  const done = keepForgetting();
-  return {
-    async stop() {
-      stopping = true;
-      bell.ring();
-      await done;
-    },
-  };
+/** Forgets old transactions every hour. */
+export function startForgettingTransactions(ctx: RoomsContext): Upkeep {
+  return doNowAndThen(async () => ctx.logger.debug(await forgetOldTransactions(ctx), "forgot old transactions"), {
+    everyMs: HOUR_MS,
+    logger: ctx.logger,
+    failure: "could not forget old transactions; tried again in an hour",
+  });
 }
