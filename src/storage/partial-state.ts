@@ -198,11 +198,6 @@ export async function countPartialEvents(c: Connection, roomId: RoomId): Promise
   return row?.count ?? 0;
 }
 
-/** True if it was marked. */
-export async function deletePartialEvent(tx: Connection, eventId: EventId): Promise<boolean> {
-  return (await execute(tx, `DELETE FROM partial_state_events WHERE event_id = $1`, [eventId])) === 1;
-}
-
 /** A partial event whose full state became known, with its states and its verdict by that. */
 export interface SettledEvent {
   readonly eventId: EventId;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { EventId } from "../../../src/matrix/identifiers.ts";
-import { stateGetByKey, stateKeyOf } from "../../../src/matrix/state.ts";
+import { stateGetByKey, stateKeyOf, stateSize } from "../../../src/matrix/state.ts";
 import { leaveRoom } from "../../../src/rooms/join/leave-room.ts";
 import { dropEvent } from "../../../src/rooms/resync/drop-event.ts";
 import { fetchMissingState } from "../../../src/rooms/resync/resync-fetch-state.ts";
@@ -92,6 +92,24 @@ describe("dropEvent", () => {
       { eventId: lacking.lacking, change: "rejected", rule: "operator.dropped", reason, at: expect.any(Date) as Date },
     ]);
     expect(await resyncDrops(pool, lacking.roomId)).toEqual([]);
+  });
+
+  it("lets the event stand by what the repairs of the same transaction have come to", async () => {
+    const lacking = await withASecondJoin(scene);
+    const { target, topic } = lacking;
+    const { ofJoin } = await resyncUpTo(ctx, target, "fetch");
+    for (const eventId of ofJoin) await fetchMissingState(ctx, { ...target, eventId, server: resident.serverName });
+    await repairEvents(ctx, target, [target.joinEventId]);
+    await drop(lacking);
+
+    const repaired = await repairEvents(ctx, target, [topic, lacking.lacking]);
+
+    expect(repaired).toEqual({ kind: "repaired", count: 2, rejectionsChanged: 1 });
+    const { stateBefore } = (await loadEvent(pool, lacking.lacking)) ?? { stateBefore: null };
+    const state = await loadState(database, stateBefore ?? 0n);
+    expect(stateGetByKey(state, TOPIC)).toBe(topic);
+    expect(stateSize(state)).toBeGreaterThan(40);
+    expect(await driveResync(ctx, lacking.roomId, target.joinEventId)).toBe("completed");
   });
 
   it("judges what builds on the event by the states after its known prev_events, and goes on from there", async () => {
