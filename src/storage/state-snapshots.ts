@@ -43,7 +43,7 @@ async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly Sn
 // ── Reading all of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 /** In entries: about 200 bytes each. */
-const CACHED_ENTRIES = 1_000_000;
+const CACHED_ENTRIES = 500_000;
 
 // A committed snapshot never changes and its id is never given again, so that nothing here goes stale. One cache a
 // database: two databases give the same ids to different states.
