@@ -64,7 +64,9 @@ async function portionsByWeight(
   eventIds: readonly EventId[],
 ): Promise<readonly (readonly EventId[])[]> {
   const events = await loadEvents(tx, eventIds);
-  const named = new Map([...events.values()].map((event) => [event.eventId, namedBy(event, rules)]));
+  // The database gives them in an order of its own, in which an event may come before its past.
+  const found = eventIds.flatMap((id) => events.get(id) ?? []);
+  const named = new Map(found.map((event) => [event.eventId, namedBy(event, rules)]));
   const sizes = await eventSizes(tx, [...new Set([...named].flat(2))]);
   const portions: EventId[][] = [];
   let weight = Number.POSITIVE_INFINITY;

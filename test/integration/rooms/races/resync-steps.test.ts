@@ -110,6 +110,27 @@ describe("two workers at one room", () => {
   });
 });
 
+describe("repairs of one transaction", () => {
+  it("go in the order in which they are given, whatever order the events are stored in", async () => {
+    const entered = await enterRoom(scene);
+    const { room, roomId, target } = entered;
+    for (let number = 1; number < 25; number += 1) {
+      await resident.sendMessage(room, resident.founder, `message ${number}`);
+    }
+    const { eventIds } = await resyncUpTo(sidecar.ctx, target, "repair");
+    expect(eventIds).toHaveLength(25);
+    for (const id of eventIds.toReversed()) {
+      await pool.query("UPDATE events SET soft_failed = soft_failed WHERE event_id = $1", [id]);
+    }
+
+    const repaired = await repairEvents(sidecar.ctx, target, eventIds);
+
+    expect(repaired).toMatchObject({ kind: "repaired", count: 25 });
+    await completeResync(scene, entered);
+    expect((await streamOf(roomId)).events).toEqual(eventIds);
+  });
+});
+
 describe("a leave, as the last event is repaired", () => {
   it("is waited for by the repair, and is repaired after it", async () => {
     const { roomId, target } = await enterRoom(scene);
