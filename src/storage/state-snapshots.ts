@@ -1,4 +1,3 @@
-import { LRUCache } from "lru-cache";
 import type { EventId, RoomId, UserId } from "../matrix/identifiers.ts";
 import {
   emptyState,
@@ -13,6 +12,7 @@ import {
 import { openTransaction, type Database, type OpenTransaction } from "./database.ts";
 import type { Member, Membership } from "./memberships.ts";
 import { execute, queryRow, queryRows, type Connection } from "./query.ts";
+import { createStateCache, type StateCache } from "./state-cache.ts";
 import { loadSnapshotEntries, type SnapshotEntries, type SnapshotLink } from "./snapshot-entries.ts";
 
 /**
@@ -42,17 +42,17 @@ async function loadChain(c: Connection, snapshotId: bigint): Promise<readonly Sn
 
 // ── Reading all of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/** In entries: about 200 bytes each. */
-const CACHED_ENTRIES = 500_000;
+/** Two rooms of the largest, or many of others: 60 MiB. */
+const CACHED_ENTRIES = 300_000;
 
 // A committed snapshot never changes and its id is never given again, so that nothing here goes stale. One cache a
 // database: two databases give the same ids to different states.
-const caches = new WeakMap<Database, LRUCache<bigint, StateMap>>();
+const caches = new WeakMap<Database, StateCache>();
 
-function cacheOf(database: Database): LRUCache<bigint, StateMap> {
+function cacheOf(database: Database): StateCache {
   let cache = caches.get(database);
   if (!cache) {
-    cache = new LRUCache({ maxSize: CACHED_ENTRIES, maxEntrySize: CACHED_ENTRIES });
+    cache = createStateCache(CACHED_ENTRIES);
     caches.set(database, cache);
   }
   return cache;
@@ -72,7 +72,7 @@ function noteStored(tx: Connection, snapshotId: bigint): void {
 /** The states at hand, as a connection sees them. */
 interface StatesAtHand {
   get(snapshotId: bigint): StateMap | undefined;
-  set(snapshotId: bigint, state: StateMap, size: number): void;
+  set(snapshotId: bigint, state: StateMap): void;
 }
 
 function statesAtHand(database: Database, c: Connection): StatesAtHand {
@@ -81,8 +81,8 @@ function statesAtHand(database: Database, c: Connection): StatesAtHand {
   const own = open && uncommitted.get(open);
   return {
     get: (snapshotId) => (own?.has(snapshotId) === true ? own.get(snapshotId) : cache.get(snapshotId)),
-    set(snapshotId, state, size) {
-      const keep = (): unknown => cache.set(snapshotId, state, { size });
+    set(snapshotId, state) {
+      const keep = (): void => cache.set(snapshotId, state);
       if (open === undefined || own?.has(snapshotId) !== true) {
         keep();
         return;
@@ -142,7 +142,7 @@ async function loadByChain(database: Database, chain: readonly SnapshotLink[], c
   for (const link of missing.toReversed()) {
     const parent: StateMap | undefined = state;
     state = withEntries(parent, entries.get(link.snapshotId) ?? new Map());
-    atHand.set(link.snapshotId, state, sizeBeside(parent, state));
+    atHand.set(link.snapshotId, state);
   }
   return state ?? emptyState;
 }
@@ -161,18 +161,13 @@ export function rememberState(
   changes: ReadonlyMap<StateKey, EventId | null>,
 ): StateMap {
   const state = stateApply(parent, changes);
-  statesAtHand(database, tx).set(snapshotId, state, sizeBeside(parent, state));
+  statesAtHand(database, tx).set(snapshotId, state);
   return state;
-}
-
-/** What it shares with its parent counts once. */
-function sizeBeside(parent: StateMap | undefined, state: StateMap): number {
-  return (state.base === parent?.base ? state.overlay.size : state.size) + 1;
 }
 
 /** The same for a state that stands for itself. */
 export function rememberWholeState({ database, tx }: Storing, snapshotId: bigint, state: StateMap): void {
-  statesAtHand(database, tx).set(snapshotId, state, state.size + 1);
+  statesAtHand(database, tx).set(snapshotId, state);
 }
 
 type Entry = readonly [StateKey, EventId | null];

@@ -7,9 +7,21 @@ type Difference = ReadonlyMap<StateKey, EventId | null>;
 /** Entries compared at a time, in some milliseconds. */
 const PORTION = 5_000;
 
-// States never change, nor do their bases. As long as both are at hand, so is what they differ by: at most one a state.
-const differences = new WeakMap<StateMap, WeakMap<StateMap, Difference>>();
-const ofBases = new WeakMap<StateMap["base"], WeakMap<StateMap["base"], Difference>>();
+/** What two states, or their bases, differ by, which never change. */
+interface Compared<Of extends WeakKey> {
+  readonly from: WeakRef<Of>;
+  readonly to: WeakRef<Of>;
+  readonly difference: Difference;
+}
+
+// The last ones only, each of which may be as large as a state: what is compared before a room is locked is asked for
+// under its lock, and of the bases as long as the room's states stand on them.
+let lastStates: Compared<StateMap> | undefined;
+let lastBases: Compared<StateMap["base"]> | undefined;
+
+function known<Of extends WeakKey>(last: Compared<Of> | undefined, from: Of, to: Of): Difference | undefined {
+  return last?.from.deref() === from && last.to.deref() === to ? last.difference : undefined;
+}
 
 /**
  * As {@link stateDiff}. Two states of a hundred thousand entries each are compared in portions, between which whoever
@@ -18,22 +30,22 @@ const ofBases = new WeakMap<StateMap["base"], WeakMap<StateMap["base"], Differen
  */
 export async function differenceOfStates(from: StateMap, to: StateMap): Promise<Difference> {
   if (from.base === to.base || from.size === 0) return await withPauses(stateDiffInPortions(from, to, PORTION));
-  const known = differences.get(from)?.get(to);
-  if (known !== undefined) return known;
+  const same = known(lastStates, from, to);
+  if (same !== undefined) return same;
   const difference = new Map(await differenceOfBases(from.base, to.base));
   for (const key of [...from.overlay.keys(), ...to.overlay.keys()]) {
     const target = stateGetByKey(to, key);
     if (target === stateGetByKey(from, key)) difference.delete(key);
     else difference.set(key, target ?? null);
   }
-  differences.set(from, new WeakMap([[to, difference]]));
+  lastStates = { from: new WeakRef(from), to: new WeakRef(to), difference };
   return difference;
 }
 
 async function differenceOfBases(from: StateMap["base"], to: StateMap["base"]): Promise<Difference> {
-  const known = ofBases.get(from)?.get(to);
-  if (known !== undefined) return known;
+  const same = known(lastBases, from, to);
+  if (same !== undefined) return same;
   const difference = await withPauses(stateDiffInPortions(stateOfMap(from), stateOfMap(to), PORTION));
-  ofBases.set(from, new WeakMap([[to, difference]]));
+  lastBases = { from: new WeakRef(from), to: new WeakRef(to), difference };
   return difference;
 }
