@@ -1,8 +1,8 @@
 import { once } from "node:events";
-import { createServer, get } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, get, type IncomingMessage } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
 import { Writable } from "node:stream";
-import express from "express";
+import express, { type Response } from "express";
 import pino from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { sendLongJson } from "../../../src/federation-api/send-long-json.ts";
@@ -41,6 +41,26 @@ async function* short(): AsyncGenerator<string> {
   yield "2]";
 }
 
+const LONG = "x".repeat(2_000_000);
+let connection: Socket | null = null;
+
+async function* long(): AsyncGenerator<string> {
+  yield LONG;
+}
+
+/** Goes on when all that there was has been taken, and the time is over. */
+async function* slowlyRead(response: Response): AsyncGenerator<string> {
+  yield LONG;
+  yield LONG;
+  do {
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  } while (!response.headersSent || response.writableLength > 0);
+  response.socket?.emit("timeout");
+  yield LONG;
+}
+
 const app = express();
 app.disable("etag");
 app.get("/endless", async (_request, response) => sendLongJson(response, endless()));
@@ -48,8 +68,16 @@ app.get("/broken/:behind", async (request, response) => {
   await sendLongJson(response, brokenBehind(Number(request.params["behind"])));
 });
 app.get("/short", async (_request, response) => sendLongJson(response, short()));
+app.get("/long", async (_request, response) => {
+  connection = response.socket;
+  await sendLongJson(response, long(), 60_000);
+});
+app.get("/slowly-read", async (_request, response) => sendLongJson(response, slowlyRead(response)));
+app.get("/endless/at-once", async (_request, response) => sendLongJson(response, endless(), 100));
 app.use(answerError(pino(log)));
 const server = createServer(app);
+// Node's own time for the next request would hide what is left of another.
+server.keepAliveTimeout = 0;
 let origin = "";
 
 beforeAll(async () => {
@@ -108,5 +136,29 @@ describe("sendLongJson", () => {
     response.destroy();
     await stopped;
     expect(logged).toEqual([]);
+  });
+
+  it("breaks the connection off when the receiver takes nothing any more", async () => {
+    const stopped = new Promise<void>((resolve) => {
+      ended = resolve;
+    });
+    const request = get(`${origin}/endless/at-once`);
+    const [response] = (await once(request, "response")) as [IncomingMessage];
+    const failed = once(response, "error");
+    await stopped;
+    response.resume();
+    await failed;
+    expect(logged).toEqual([]);
+  });
+
+  it("waits for its own reading, however long that takes", async () => {
+    const response = await fetch(`${origin}/slowly-read`);
+    expect(await response.text()).toHaveLength(3 * LONG.length);
+  });
+
+  it("leaves no limit behind on a connection that stays", async () => {
+    expect(await (await fetch(`${origin}/long`)).text()).toHaveLength(LONG.length);
+    await expect.poll(() => connection?.timeout, { timeout: 10_000 }).toBe(0);
+    expect(connection?.destroyed).toBe(false);
   });
 });
