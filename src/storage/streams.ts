@@ -293,6 +293,19 @@ export async function appendLocalMembership(tx: Connection, change: LocalMembers
   );
 }
 
+/** Whether the user was told of this event, be it long past by now. */
+export async function isMembershipTold(
+  c: Connection,
+  { userId, roomId, eventId }: Pick<LocalMembershipChange, "userId" | "roomId" | "eventId">,
+): Promise<boolean> {
+  const row = await queryRow(
+    c,
+    `SELECT 1 AS told FROM local_membership_stream WHERE user_id = $1 AND room_id = $2 AND event_id = $3 LIMIT 1`,
+    [userId, roomId, eventId],
+  );
+  return row !== undefined;
+}
+
 const LOCAL_MEMBERSHIP_COLUMNS = `stream_id AS "streamId", user_id AS "userId", room_id AS "roomId", membership,
   event_id AS "eventId"`;
 

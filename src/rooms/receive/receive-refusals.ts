@@ -3,11 +3,14 @@ import { parsePdu } from "../../matrix/event-format.ts";
 import { isUserId, serverNameOf, type EventId, type RoomId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
+import { untilNoEarlyOutlierIsDeleted } from "../../storage/early-outliers.ts";
 import { insertOutliers, loadEvent } from "../../storage/events.ts";
 import type { Membership } from "../../storage/memberships.ts";
+import { holdRoom } from "../../storage/rooms.ts";
 import {
   appendLocalMembership,
   currentStreamPosition,
+  isMembershipTold,
   localMembershipsAt,
   takeStreamPositions,
 } from "../../storage/streams.ts";
@@ -69,8 +72,11 @@ async function storeRefusal(ctx: RoomsContext, event: Event): Promise<void> {
   const [membership, userId] = [refusalIn(event), pdu.state_key];
   if (membership === undefined || !isUserId(userId)) return;
   await commit(ctx, "store a refusal", async (tx) => {
-    // A repeated transaction tells the user nothing new.
-    if ((await insertOutliers(tx, [{ event, rejection: null }])) === 0) return;
+    await holdRoom(tx, roomId);
+    await untilNoEarlyOutlierIsDeleted(tx, roomId);
+    // That the event is stored says nothing: a failed join may have left it. A repeated one has been told.
+    const inserted = await insertOutliers(tx, [{ event, rejection: null }]);
+    if (inserted === 0 && (await isMembershipTold(tx, { userId, roomId, eventId }))) return;
     const streamId = await takeStreamPositions(tx, 1);
     await appendLocalMembership(tx, { streamId, userId, roomId, membership, eventId });
   });

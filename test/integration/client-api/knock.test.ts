@@ -3,6 +3,7 @@ import type { Pdu } from "../../../src/matrix/event.ts";
 import type { EventId, UserId } from "../../../src/matrix/identifiers.ts";
 import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
+import { insertOutliers } from "../../../src/storage/events.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import { empower, openClientScene } from "../../support/client-scene.ts";
 import type { Body, TestClient } from "../../support/loopback-client.ts";
@@ -192,6 +193,18 @@ describe("a refusal from outside", () => {
     await resident.send(room, { sender: front.user, ...leave }, to);
     expect((await client.sync()).rooms?.invite).toBeUndefined();
     expect((await kept.sync()).rooms.invite).toHaveProperty([room.roomId]);
+  });
+
+  it("is told to the user although a join that failed has left it behind", async () => {
+    const room = hostRoom();
+    const client = await aUser();
+    await resident.invite(room, client.userId, { by: front.user });
+    await empower(resident, room, { [front.user]: 50 });
+    const leave = { type: "m.room.member", stateKey: client.userId, content: { membership: "leave" } };
+    const { event, eventId } = await resident.send(room, { sender: front.user, ...leave }, { push: false });
+    await insertOutliers(sidecar.ctx.database.pool, [{ event, rejection: null }]);
+    await resident.deliver(room, [eventId], { to: [sidecar.serverName] });
+    expect((await client.sync()).rooms?.invite).toBeUndefined();
   });
 });
 

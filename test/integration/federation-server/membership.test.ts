@@ -7,10 +7,10 @@ import { redact } from "../../../src/matrix/redaction.ts";
 import type { RoomVersion } from "../../../src/matrix/room-versions.ts";
 import { verifyJsonSignature } from "../../../src/matrix/signatures.ts";
 import { createEvent } from "../../../src/rooms/events/create-event.ts";
-import { loadEvent } from "../../../src/storage/events.ts";
+import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
 import { loadInviteRoomStates } from "../../../src/storage/invites.ts";
 import { membershipOf } from "../../../src/storage/memberships.ts";
-import { roomRules } from "../../../src/storage/rooms.ts";
+import { insertOrCorrectRoom, roomRules } from "../../../src/storage/rooms.ts";
 import { currentStreamPosition, localMembershipChanges } from "../../../src/storage/streams.ts";
 import { rulesFor } from "../../support/a-pdu.ts";
 import { ALICE, aRoom } from "../../support/a-room.ts";
@@ -216,6 +216,18 @@ describe("invite", () => {
     const position = await currentStreamPosition(ctx.database.pool);
     expect((await sendInvite(event, "11")).body).toEqual(first.body);
     expect(await currentStreamPosition(ctx.database.pool)).toBe(position);
+  });
+
+  it("is told to the user although a join that failed has left it behind", async () => {
+    const { pool } = ctx.database;
+    const event = anInvite("11", { room_id: "!left-behind:them.example" });
+    await insertOrCorrectRoom(pool, { roomId: event.roomId, roomVersion: "11" });
+    await insertOutliers(pool, [{ event, rejection: null }]);
+    const from = await currentStreamPosition(pool);
+    expect(await sendInvite(event, "11")).toMatchObject({ status: 200 });
+    expect(await sendInvite(event, "11")).toMatchObject({ status: 200 });
+    const told = await localMembershipChanges(pool, ALICE, { from, to: await currentStreamPosition(pool) });
+    expect(told).toMatchObject([{ roomId: event.roomId, membership: "invite", eventId: event.eventId }]);
   });
 
   it("comes by version 1 with the room's state in its unsigned data", async () => {
