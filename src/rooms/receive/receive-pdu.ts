@@ -1,6 +1,6 @@
 import { FederationFailure } from "../../federation-client/failures.ts";
 import type { EventId, RoomId, ServerName } from "../../matrix/identifiers.ts";
-import type { JsonValue } from "../../matrix/json.ts";
+import { isJsonObject, type JsonValue } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
 import { loadEvent, type StoredEvent } from "../../storage/events.ts";
 import { isJoinUnderWay } from "../../storage/joins-under-way.ts";
@@ -17,6 +17,7 @@ import { AuthEventsMissing } from "../events/judge-event.ts";
 import { inGapTurn } from "./gap-turns.ts";
 import { keepUnchecked, keepWaiting } from "../fetch/keep-waiting.ts";
 import { wakeAbandonedResync } from "../resync/wake-abandoned-resync.ts";
+import { receiveRefusals } from "./receive-refusals.ts";
 import { receiveRemoval } from "./receive-removal.ts";
 import { BANNED_BY_ACL, isServerAllowed } from "../events/server-acl.ts";
 import { verifyPdus, type DroppedPdu, type VerifiedEvent } from "../events/verify-pdus.ts";
@@ -215,6 +216,8 @@ export async function receiveKeptPdu(ctx: RoomsContext, waiting: WaitingPdu): Pr
     }
     if (result.kind === "dropped") ctx.logger.info({ roomId, origin, reason: result.reason }, "a kept PDU was dropped");
   }
+  // The join has failed, perhaps for this very reason: the sender, which was told that we have it, won't repeat it.
+  if (rules !== undefined && !weAreIn && isJsonObject(pdu)) await receiveRefusals(ctx, { roomId, rules, pdus: [pdu] });
   await atStep(ctx, "delete a kept event", () => deleteKeptPdu(pool, waiting));
   return true;
 }

@@ -5,9 +5,11 @@ import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-p
 import { loadEvent } from "../../../src/storage/events.ts";
 import { beginJoin } from "../../../src/storage/joins-under-way.ts";
 import { partialRoom } from "../../../src/storage/partial-state.ts";
+import { currentStreamPosition, localMembershipsAt } from "../../../src/storage/streams.ts";
 import { timeline } from "../../../src/storage/timeline.ts";
 import { countWaitingPdus, waitingPdusOf } from "../../../src/storage/waiting-pdus.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
+import { empower } from "../../support/client-scene.ts";
 import { AT_ROOM, holdAtRequest, holdAtStatement, holdLock, untilWaiting } from "../../support/hold-point.ts";
 import { completeResync, enterRoom, hostRoom, join, otherProcess } from "../../support/race-scene.ts";
 import { openScene } from "../../support/scene.ts";
@@ -95,6 +97,33 @@ describe("PDUs that arrive while a room is being joined", () => {
     await handleAll(sidecar.ctx, room);
 
     await expectOnce(room, eventId, early);
+  });
+
+  it("take an invitation back when the join fails", async () => {
+    const room = hostRoom(scene);
+    const { roomId } = room;
+    const standing = async (): Promise<string | undefined> => {
+      const standings = await localMembershipsAt(pool, sidecar.userId, await currentStreamPosition(pool));
+      return standings.find((one) => one.roomId === roomId)?.membership;
+    };
+    const by = resident.front.user;
+    await resident.invite(room, sidecar.userId, { by });
+    await empower(resident, room, { [by]: 50 });
+    const held = holdAtRequest(sidecar.ctx.federation, "sendJoin");
+    const joining = join(scene, { ...sidecar.ctx, federation: held.federation }, room);
+    await held.reached;
+    const leave = { type: "m.room.member", stateKey: sidecar.userId, content: { membership: "leave" } };
+    await resident.send(room, { sender: by, ...leave }, { to: [sidecar.serverName] });
+    expect(await countWaitingPdus(pool, roomId)).toBe(1);
+    expect(await standing()).toBe("invite");
+    resident.trouble({ kind: "refuse", status: 403, at: "send_join", times: 1 });
+    held.release();
+
+    await expect(joining).rejects.toMatchObject({ status: 403 });
+    await handleAll(sidecar.ctx, room);
+
+    expect(await countWaitingPdus(pool, roomId)).toBe(0);
+    expect(await standing()).toBe("leave");
   });
 
   it("are handled after a crash between the stored join and its end", async () => {
