@@ -5,6 +5,8 @@ import type { StateMap } from "../matrix/state.ts";
 export interface StateCache {
   get(snapshotId: bigint): StateMap | undefined;
   set(snapshotId: bigint, state: StateMap): void;
+  /** Lets go of the state and of all that share its map. */
+  forget(snapshotId: bigint): void;
 }
 
 /**
@@ -34,6 +36,11 @@ export function createStateCache(maxEntries: number): StateCache {
       const countsWhole = other === undefined || other === snapshotId;
       if (countsWhole) countedWith.set(state.base, snapshotId);
       states.set(snapshotId, state, { size: (countsWhole ? state.size : state.overlay.size) + 1 });
+    },
+    forget(snapshotId) {
+      const base = states.peek(snapshotId)?.base;
+      const sharing = [...states.entries()].filter(([, state]) => state.base === base);
+      for (const [other] of sharing) states.delete(other);
     },
   };
 }

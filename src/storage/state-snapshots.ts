@@ -102,6 +102,11 @@ export function stateAtHand(
   return statesAtHand(database, c).get(snapshotId);
 }
 
+/** Lets go of a committed state and of those that are like it: they will not be asked for here again soon. */
+export function forgetState(database: Database, snapshotId: bigint): void {
+  cacheOf(database).forget(snapshotId);
+}
+
 /**
  * The whole state of a snapshot. Snapshots with a common ancestor share its map.
  *

@@ -7,6 +7,7 @@ import { clearResyncStateIds } from "../../storage/resync-state-ids.ts";
 import { markSoftFailed } from "../../storage/room-graph.ts";
 import { lockRoom, roomRules, setForwardExtremities } from "../../storage/rooms.ts";
 import { countUnstoredEntries } from "../../storage/state-entries.ts";
+import { forgetState } from "../../storage/state-snapshots.ts";
 import { appendUnPartialStatedRoom, takeStreamPositions } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
@@ -47,7 +48,10 @@ export async function finishResync(
   const ahead = await writeMembersAhead(ctx, target, { extremity, signal });
   signal?.throwIfAborted();
   if (ahead.fullSnapshotId !== null) await assertStored(ctx.database.pool, ahead.fullSnapshotId);
-  return await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay, ahead }));
+  const finished = await commit(ctx, "finish a resync", (tx) => finishWithin(ctx, tx, { ...target, replay, ahead }));
+  // Whoever repairs the next room has no use for this one's state.
+  if (finished.kind === "completed" && ahead.fullSnapshotId !== null) forgetState(ctx.database, ahead.fullSnapshotId);
+  return finished;
 }
 
 /** Most of the work, done while the room can be used; the little that arrives meanwhile is left to the lock. */

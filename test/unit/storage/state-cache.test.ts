@@ -49,6 +49,17 @@ describe("createStateCache", () => {
     expect([2n, 3n, 4n].map((n) => cache.get(n) !== undefined)).toEqual([false, true, true]);
   });
 
+  it("forgets a state with all that share its map, and no other", () => {
+    const cache = createStateCache(1_000);
+    const base = aState("room", 100);
+    cache.set(1n, base);
+    cache.set(2n, topic(base, "$topic"));
+    cache.set(3n, aState("other", 100));
+    cache.forget(2n);
+    cache.forget(9n);
+    expect([1n, 2n, 3n].map((n) => cache.get(n) !== undefined)).toEqual([false, false, true]);
+  });
+
   it("keeps no state of more entries than it may hold", () => {
     const cache = createStateCache(1_000);
     cache.set(1n, aState("large", 1_000));
