@@ -44,8 +44,8 @@ function* portionsBySize(
 }
 
 /**
- * To be asked where events of a state are not there that were there when the answer began: a room that is purged
- * meanwhile must not look like a small one.
+ * To be asked when all of a portion has been read: a room that is purged meanwhile must not look like a small one, nor
+ * its events as they were before they were redacted.
  *
  * @throws MatrixError 404 M_NOT_FOUND
  */

@@ -29,9 +29,10 @@ export async function* clientEventBatches(
   const { pool } = ctx.database;
   for await (const portion of eventPortions(pool, ids)) {
     const found = await loadEvents(pool, portion);
-    if (found.size < portion.length) await requireRoomHeld(pool, roomId);
     const events = portion.flatMap((id) => found.get(id) ?? []);
-    yield await toClientEvents(ctx, events.filter(isWanted), { withRoomId });
+    const framed = await toClientEvents(ctx, events.filter(isWanted), { withRoomId });
+    await requireRoomHeld(pool, roomId);
+    yield framed;
   }
 }
 

@@ -27,8 +27,8 @@ export async function* pduTexts(
   const { pool } = ctx.database;
   for await (const batch of eventPortions(pool, ids)) {
     const texts = await loadPduTexts(pool, batch);
-    if (texts.size < batch.length) await requireRoomHeld(pool, roomId);
     const redacted = await redactedAmong(ctx, rules, batch);
+    await requireRoomHeld(pool, roomId);
     yield batch.flatMap((id) => {
       const pdu = redacted.get(id);
       return pdu === undefined ? (texts.get(id) ?? []) : stringifyJson(pdu);

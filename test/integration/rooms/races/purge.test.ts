@@ -1,11 +1,14 @@
 import { describe, expect, it } from "vitest";
 import type { RoomId } from "../../../../src/matrix/identifiers.ts";
 import type { RoomsContext } from "../../../../src/rooms/context.ts";
+import { MOST_EVENTS } from "../../../../src/rooms/events/event-portions.ts";
 import { purgeRoomOfUsers } from "../../../../src/rooms/join/purge-room.ts";
+import { clientEventBatches } from "../../../../src/rooms/read/client-event-batches.ts";
 import { receiveTransaction } from "../../../../src/rooms/receive/receive-transaction.ts";
 import { receiveWaitingPdus } from "../../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { fetchMissingState } from "../../../../src/rooms/resync/resync-fetch-state.ts";
 import { finishResync } from "../../../../src/rooms/resync/resync-finish.ts";
+import { pduTexts } from "../../../../src/rooms/serve/serve-pdus.ts";
 import { joinedRooms } from "../../../../src/storage/memberships.ts";
 import { partialRoom } from "../../../../src/storage/partial-state.ts";
 import { loadRoom } from "../../../../src/storage/rooms.ts";
@@ -168,5 +171,40 @@ describe("a purge", () => {
 
     await completeResync(scene, { room, roomId, target: { roomId, joinEventId: eventId } });
     expect(await joinedRooms(pool, bob)).toContain(roomId);
+  });
+});
+
+describe("a purge, as an answer about the room is made", () => {
+  const AT_RULES = /SELECT room_version AS version FROM rooms/;
+  const AT_REDACTIONS = /FROM redactions JOIN events/;
+  const refused = { status: 404, errcode: "M_NOT_FOUND" };
+
+  it.each([
+    ["behind the reading of its events", AT_RULES],
+    ["before its redactions are read", AT_REDACTIONS],
+  ])("ends a client's answer, %s", async (_when, statement) => {
+    const { roomId } = await enterRoom(scene);
+    const ids = [...(await sidecar.currentState(roomId)).values()];
+    expect(ids.length).toBeLessThan(MOST_EVENTS);
+    const { ctx } = sidecar;
+    const reading = holdAtStatement(otherProcess(ctx).database, statement);
+    const wanted = { roomId, ids, withRoomId: true };
+    const batch = clientEventBatches({ ...ctx, database: reading.database }, wanted).next();
+    await reading.reached;
+    await purge(ctx, roomId);
+    reading.release();
+    await expect(batch).rejects.toMatchObject(refused);
+  });
+
+  it("ends a server's answer before anything goes out that was redacted", async () => {
+    const { room, roomId } = await enterRoom(scene);
+    const ids = [...(await sidecar.currentState(roomId)).values()];
+    const { ctx } = sidecar;
+    const reading = holdAtStatement(otherProcess(ctx).database, AT_REDACTIONS);
+    const batch = pduTexts({ ...ctx, database: reading.database }, room, ids).next();
+    await reading.reached;
+    await purge(ctx, roomId);
+    reading.release();
+    await expect(batch).rejects.toMatchObject(refused);
   });
 });
