@@ -18,7 +18,7 @@ export function methodNotAllowed(request: Request, response: Response): void {
 export function answerError(logger: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, request, response, _next) => {
-    if (isDisconnection(error)) return;
+    if (isDisconnection(error) && response.destroyed) return;
     const expected = expectedError(error);
     if (!expected) {
       logger.error({ err: error, method: request.method, path: request.path }, "a client request failed");

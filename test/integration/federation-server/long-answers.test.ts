@@ -1,10 +1,12 @@
 import { once } from "node:events";
 import { createServer, get, type IncomingMessage } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { Writable } from "node:stream";
+import { PassThrough, Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import express, { type Response } from "express";
 import pino from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { answerError as answerClientError } from "../../../src/client-api/answer-error.ts";
 import { sendLongJson } from "../../../src/federation-api/send-long-json.ts";
 import { answerError } from "../../../src/federation-server/answer-error.ts";
 
@@ -74,6 +76,14 @@ app.get("/long", async (_request, response) => {
 });
 app.get("/slowly-read", async (_request, response) => sendLongJson(response, slowlyRead(response)));
 app.get("/endless/at-once", async (_request, response) => sendLongJson(response, endless(), 100));
+const clients = express();
+for (const edge of [app, clients]) {
+  edge.get("/other-stream", async () => {
+    await pipeline(Readable.from(["x"]), new PassThrough().end().destroy());
+  });
+}
+clients.use(answerClientError(pino(log)));
+app.use("/clients", clients);
 app.use(answerError(pino(log)));
 const server = createServer(app);
 // Node's own time for the next request would hide what is left of another.
@@ -161,4 +171,15 @@ describe("sendLongJson", () => {
     await expect.poll(() => connection?.timeout, { timeout: 10_000 }).toBe(0);
     expect(connection?.destroyed).toBe(false);
   });
+});
+
+describe("answerError", () => {
+  it.each(["/other-stream", "/clients/other-stream"])(
+    "answers where another stream has ended early: %s",
+    async (path) => {
+      const response = await fetch(`${origin}${path}`, { signal: AbortSignal.timeout(10_000) });
+      expect(response.status).toBe(500);
+      expect(logged.join("")).toContain("ERR_STREAM_PREMATURE_CLOSE");
+    },
+  );
 });
