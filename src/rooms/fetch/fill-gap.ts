@@ -88,7 +88,15 @@ async function walkBack(ctx: RoomsContext, gap: GapWithinBudget, oldest: bigint)
   let open: readonly EventId[] = gap.missing;
   for (let page = 0; page < MOST_PAGES && open.length > 0; page += 1) {
     const request = { roomId, earliestEvents, latestEvents, limit: PAGE, minDepth };
-    const told = await askForPage(ctx, gap, open, request);
+    const told = await askForPage(ctx, gap, open, request).catch((error: unknown) => {
+      if (page > 0 && error instanceof FederationFailure) return error;
+      throw error;
+    });
+    if (told instanceof FederationFailure) {
+      // What had come stands; its oldest events ask for the rest themselves, which this server has yet to answer.
+      ctx.logger.info({ err: told, roomId, origin, page, found: found.size }, "a server broke off in a gap");
+      return [...found.values()];
+    }
     for (const { eventId, pdu } of told) if (depthOf(pdu) < oldest) history.add(eventId);
     const fresh = await unplaced(ctx, ancestorsAmong(told, open, history));
     if (fresh.length === 0) break;

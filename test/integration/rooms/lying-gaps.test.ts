@@ -189,10 +189,13 @@ describe("fillGap", () => {
     if (event === undefined || parent === undefined) throw new Error("the chain is empty");
     const gap = { origin: resident.serverName, rules: room.rules, event, missing: [parent.eventId] };
     // A page of two events has more than one KiB, and less than two.
-    await expect(fillGap(sidecar.ctx, { ...gap, maxBytes: 4_096 })).rejects.toMatchObject({
+    await expect(fillGap(sidecar.ctx, { ...gap, maxBytes: 1_024 })).rejects.toMatchObject({
       kind: "bad-response",
-      reason: expect.stringMatching(/larger than 4096 bytes together/),
+      reason: expect.stringMatching(/larger than 1024 bytes together/),
     });
+    const asks = countRequests(resident.front, "get_missing_events", room);
+    expect(await fillGap(sidecar.ctx, { ...gap, maxBytes: 4_096 })).toBe(0);
+    expect(asks()).toBeLessThanOrEqual(4);
     expect(await loadEvent(pool, parent.eventId)).toBeUndefined();
   });
 });

@@ -92,6 +92,24 @@ describe.each(STANDINGS)("a gap in a room whose state is %s", (standing) => {
     await expectAllThere(scene, entered, [...idsOf(gap), eventId], standing);
   });
 
+  it("keeps what had been told of it where the server breaks off, and is asked for again from there", async () => {
+    const entered = await enterAs(scene, standing);
+    const asks = countRequests(resident.front, "get_missing_events", entered);
+    const gap = await unsent(scene, entered, 45);
+    let page = 0;
+    const second = (text: string): string => ((page += 1) === 2 ? text.slice(0, text.length / 2) : text);
+    const breaking = resident.trouble({ kind: "rewrite", change: second, at: "get_missing_events" });
+
+    const { eventId } = await resident.sendMessage(entered.room, resident.founder, "after the gap");
+    expect(asks()).toBe(2);
+    expect(await countWaitingPdus(database.pool, entered.roomId)).toBe(21);
+    await handleWaiting(scene, entered);
+
+    breaking();
+    expect(asks()).toBe(4);
+    await expectAllThere(scene, entered, [...idsOf(gap), eventId], standing);
+  });
+
   it("is closed by the state behind it where it goes on for too long, and what was told of it is kept", async () => {
     const entered = await enterAs(scene, standing);
     const asks = countRequests(resident.front, "get_missing_events", entered);
