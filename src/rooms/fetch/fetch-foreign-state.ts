@@ -34,7 +34,7 @@ export interface ForeignStateToFetch {
   readonly signal?: AbortSignal;
   /** Told how many events are still to be fetched, as it goes. */
   readonly onProgress?: (idsLeft: number) => void;
-  /** Bytes that all answers of this attempt may have together. */
+  /** Bytes that all answers about the server's own ids may have together; those about another's may have half as many. */
   readonly maxBytes?: number;
 }
 
@@ -64,11 +64,14 @@ export type ForeignStateFetched =
  * @throws FederationFailure, the caller's abort
  */
 export async function fetchForeignState(ctx: RoomsContext, toFetch: ForeignStateToFetch): Promise<ForeignStateFetched> {
-  const request = { ...toFetch, budget: createReadBudget(toFetch.maxBytes ?? MAX_BYTES) };
+  const maxBytes = toFetch.maxBytes ?? MAX_BYTES;
+  const request = { ...toFetch, budget: createReadBudget(maxBytes) };
   const { roomId, eventId, server } = request;
   const stored = await loadToldState(ctx.database.pool, roomId, eventId);
   if (stored !== undefined && stored.serverName !== server) {
-    const fetched = await completeFromAnother(ctx, request, stored);
+    // Apart, for what another server has told may be long and false: this one is not to run out of bytes by it.
+    const budget = createReadBudget(maxBytes / 2);
+    const fetched = await completeFromAnother(ctx, { ...toFetch, budget }, stored);
     if (fetched !== undefined) return fetched;
     await deleteResyncStateIds(ctx.database.pool, roomId, eventId);
   }

@@ -7,8 +7,9 @@ import { stateKeyOf } from "../../../src/matrix/state.ts";
 import { authorizeOutliers } from "../../../src/rooms/events/authorize-outliers.ts";
 import { fetchForeignState } from "../../../src/rooms/fetch/fetch-foreign-state.ts";
 import { createWaitingOutliers } from "../../../src/rooms/fetch/waiting-outliers.ts";
-import type { Connection } from "../../../src/storage/database.ts";
+import { transaction, type Connection } from "../../../src/storage/database.ts";
 import { insertOutliers, loadEvent } from "../../../src/storage/events.ts";
+import { saveResyncStateIds } from "../../../src/storage/resync-state-ids.ts";
 import { insertRoom } from "../../../src/storage/rooms.ts";
 import { aPdu, rulesFor } from "../../support/a-pdu.ts";
 import { aRoom, member, openRoom } from "../../support/builders.ts";
@@ -112,6 +113,21 @@ describe("a state whose auth chain comes last, while its members need it,", { ti
       kind: "bad-response",
       reason: expect.stringMatching(/larger than 2400000 bytes together/),
     });
+    expect(asked("state", room)).toBe(2);
+  });
+
+  it("is read in full of a server that another one's false ids were completed from in vain", async () => {
+    const { room, oldRules } = await hostRoom("auth chain last, false ids");
+    resident.trouble({ kind: "lie", lie: "missing-auth", eventId: oldRules, at: "send_join" });
+    const { eventId: joinEventId } = await join(scene, sidecar.ctx, room);
+    const eventId = (await loadEvent(scene.database.pool, joinEventId))?.pdu.prev_events[0] as EventId;
+    const { roomId, rules } = room;
+    const stateEventIds = ["a", "b", "c"].map((name): EventId => `$${name.repeat(43)}`);
+    const told = { roomId, eventId, serverName: "liar.example", stateEventIds, authEventIds: [] };
+    await transaction(scene.database, (tx) => saveResyncStateIds(tx, told));
+    // Enough for one answer, and not for two.
+    const request = { roomId, rules, eventId, server: resident.serverName, maxBytes: MEMBERS * 1_000 };
+    expect(await fetchForeignState(sidecar.ctx, request)).toEqual({ kind: "complete" });
     expect(asked("state", room)).toBe(2);
   });
 
