@@ -1,4 +1,5 @@
 import type { LongObject, TextBatches } from "../../federation-api/long-json.ts";
+import { MatrixError } from "../../federation-api/matrix-error.ts";
 import { isStateEvent } from "../../matrix/event.ts";
 import type { EventId, RoomId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
@@ -125,12 +126,25 @@ async function stateEvents(
 ): Promise<StateEvents> {
   const filter = request.filter.room?.state ?? {};
   const isWanted = ({ pdu, rejected }: StoredEvent): boolean => !rejected && passesFilter(pdu, filter);
-  const batches = clientEventBatches(ctx, { roomId: range.roomId, ids, isWanted, withRoomId: false });
+  const read = clientEventBatches(ctx, { roomId: range.roomId, ids, isWanted, withRoomId: false });
+  const batches = orAskedAgain(read);
   const gone = await goneSince(ctx, request, range);
   if (ids.length > MOST_EVENTS) return jsonTexts(followedBy(batches, gone));
   const events: ClientEvent[] = [];
   for await (const batch of batches) events.push(...batch);
   return [...events, ...gone];
+}
+
+/** That one of the rooms is gone must not look as if there were no sync at all: the next one does without the room. */
+async function* orAskedAgain(
+  batches: AsyncIterable<readonly ClientEvent[]>,
+): AsyncGenerator<readonly ClientEvent[], void> {
+  try {
+    yield* batches;
+  } catch (error) {
+    if (!(error instanceof MatrixError) || error.status !== 404) throw error;
+    throw new MatrixError(503, "M_UNKNOWN", error.message);
+  }
 }
 
 async function* followedBy(

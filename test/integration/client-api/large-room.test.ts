@@ -1,12 +1,12 @@
 import type { QueryConfig } from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { splitStateKey } from "../../../src/matrix/state.ts";
 import { MOST_EVENTS } from "../../../src/rooms/events/event-portions.ts";
 import { readState } from "../../../src/rooms/read/read-state.ts";
 import { openDatabase, transaction } from "../../../src/storage/database.ts";
 import { purgeRoom } from "../../../src/storage/purge-room.ts";
 import { openClientScene, type EnteredRoom } from "../../support/client-scene.ts";
-import { startLoopbackClientApi, type Body } from "../../support/loopback-client.ts";
+import { startLoopbackClientApi, type Body, type TestClient } from "../../support/loopback-client.ts";
 
 const scene = await openClientScene();
 const { api, database, resident } = scene;
@@ -31,6 +31,20 @@ beforeAll(async () => {
 });
 
 const idsOf = (events: readonly Body[]): readonly string[] => events.map((event) => event.event_id).toSorted();
+
+/** What the failing database does as long as the test has not replaced it. */
+function unhinderedQuery(): (asked: QueryConfig) => Promise<unknown> {
+  const { query } = failing.pool;
+  onTestFinished(() => {
+    failing.pool.query = query;
+  });
+  return query.bind(failing.pool) as (asked: QueryConfig) => Promise<unknown>;
+}
+
+async function askFailing({ accessToken }: TestClient, path: string): Promise<Response> {
+  const headers = { authorization: `Bearer ${accessToken}` };
+  return await fetch(`${apiOfFailing.url}/_matrix/client/v3/${path}`, { headers });
+}
 
 describe("a client's answer about a room of thousands of members", () => {
   it("has its whole state, members and profiles, written as they are read", async () => {
@@ -64,7 +78,7 @@ describe("a client's answer about a room of thousands of members", () => {
 
   it("breaks off where the database fails behind its beginning", async () => {
     const { client, at } = entered;
-    const query = failing.pool.query.bind(failing.pool) as (asked: QueryConfig) => Promise<unknown>;
+    const query = unhinderedQuery();
     let reads = 0;
     let readsLeft = Number.POSITIVE_INFINITY;
     const counting = async (asked: QueryConfig): Promise<unknown> => {
@@ -73,10 +87,7 @@ describe("a client's answer about a room of thousands of members", () => {
       return await query(asked);
     };
     failing.pool.query = counting as typeof failing.pool.query;
-    const ask = async (): Promise<Response> =>
-      await fetch(`${apiOfFailing.url}/_matrix/client/v3/${at("state")}`, {
-        headers: { authorization: `Bearer ${client.accessToken}` },
-      });
+    const ask = async (): Promise<Response> => await askFailing(client, at("state"));
     expect(idsOf(JSON.parse(await (await ask()).text()))).toEqual(ids);
     readsLeft = reads - 1;
     const broken = await ask();
@@ -93,5 +104,28 @@ describe("a client's answer about a room of thousands of members", () => {
     expect((await batches.next()).value).toHaveLength(MOST_EVENTS);
     await transaction(database, (tx) => purgeRoom(tx, room.roomId));
     await expect(batches.next()).rejects.toMatchObject({ status: 404, errcode: "M_NOT_FOUND" });
+  });
+});
+
+describe("a sync in which one of the rooms is purged", () => {
+  it("is to be asked for again, and does without the room then", async () => {
+    const { client, room, complete } = await scene.enter();
+    await complete();
+    const query = unhinderedQuery();
+    let purges = 0;
+    const purging = async (asked: QueryConfig): Promise<unknown> => {
+      if (asked.text.includes("octet_length") && ++purges === 1) {
+        await transaction(database, (tx) => purgeRoom(tx, room.roomId));
+      }
+      return await query(asked);
+    };
+    failing.pool.query = purging as typeof failing.pool.query;
+    const answer = await askFailing(client, "sync");
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toMatchObject({ errcode: "M_UNKNOWN" });
+    const again = await askFailing(client, "sync");
+    expect(again.status).toBe(200);
+    expect(await again.text()).not.toContain(room.roomId);
+    expect(purges).toBe(1);
   });
 });
