@@ -88,7 +88,10 @@ async function fetchWithAncestors(
   let kept = 0;
   for (let round = 0; round < MAX_ROUNDS && wanted.length > 0; round += 1) {
     for (const id of wanted) asked.add(id);
-    failure ??= await fetchInto(ctx, request, wanted, intake);
+    const failed = await fetchInto(ctx, request, wanted, intake);
+    failure ??= failed;
+    // That it lacks one event says nothing of the others; a server that is away is asked no more.
+    if (failed !== undefined && failed.status !== 404) break;
     const left = MAX_ANCESTORS + request.eventIds.length - asked.size;
     const result = await intake.settle();
     wanted = [...result.missingAuthEvents].filter((id) => !asked.has(id)).slice(0, left);

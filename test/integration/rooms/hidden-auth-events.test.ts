@@ -1,8 +1,10 @@
 import { afterAll, describe, expect, it } from "vitest";
 import type { UserId } from "../../../src/matrix/identifiers.ts";
+import { fetchEvents } from "../../../src/rooms/fetch/fetch-events.ts";
 import { joinRoom } from "../../../src/rooms/join/join-room.ts";
 import { receiveWaitingPdus } from "../../../src/rooms/receive/receive-waiting-pdus.ts";
 import { loadEvent } from "../../../src/storage/events.ts";
+import { madeUpId } from "../../resident/forge.ts";
 import type { HostedRoom } from "../../resident/hosted-room.ts";
 import { startResident } from "../../resident/resident.ts";
 import { openTestDatabase } from "../../support/database.ts";
@@ -59,5 +61,19 @@ describe("an event whose sender hides its auth events", () => {
     const { eventId } = await resident.sendMessage(room, aMemberOf(room), "who am I?", sending);
     for (let round = 1; round <= 6; round += 1) await lookAgain(round);
     expect(await loadEvent(database.pool, eventId)).toMatchObject({ rejection: null, outlier: false });
+  });
+});
+
+describe("fetchEvents", () => {
+  it("fetches what an event lacks though the server has none of another", async () => {
+    for (const front of resident.fronts) resident.clearTrouble(front);
+    const { ctx, userId } = sidecar;
+    const room = resident.hostRoom({ members: 5, servers: 2, label: "one event is unknown" });
+    const { roomId, rules } = room;
+    await joinRoom(ctx, { userId, roomId, via: [resident.serverName] });
+    const { eventId } = await resident.sendMessage(room, aMemberOf(room), "who am I?", { push: false });
+    const request = { roomId, rules, server: resident.serverName, eventIds: [madeUpId("unknown"), eventId] };
+    await expect(fetchEvents(ctx, request)).rejects.toMatchObject({ kind: "refused", status: 404 });
+    expect(await loadEvent(database.pool, eventId)).toMatchObject({ outlier: true, rejection: null });
   });
 });
