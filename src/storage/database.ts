@@ -115,8 +115,10 @@ export async function transaction<T>(database: Database, work: (tx: Connection) 
 
 /** The statement that finds the connection lost knows nothing of why; what came before it does. */
 function withReason(failure: unknown, broken: Error | undefined): unknown {
-  const isAnswered = !(failure instanceof DatabaseUnavailable) || failure.cause instanceof pg.DatabaseError;
-  return isAnswered || !(broken instanceof pg.DatabaseError) ? failure : new DatabaseUnavailable(broken);
+  if (!(failure instanceof DatabaseUnavailable) || failure.cause instanceof pg.DatabaseError) return failure;
+  // What the work found (`undoTo`) would be in no log.
+  const namesWork = failure.cause instanceof Error && failure.cause.cause !== undefined;
+  return namesWork || !(broken instanceof pg.DatabaseError) ? failure : new DatabaseUnavailable(broken);
 }
 
 async function orUnavailable<T>(answer: Promise<T>): Promise<T> {

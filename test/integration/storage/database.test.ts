@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { expect, describe, it } from "vitest";
-import { openDatabase, transaction, withSavepoint } from "../../../src/storage/database.ts";
+import { openDatabase, transaction, withSavepoint, type Connection } from "../../../src/storage/database.ts";
 import { execute, queryRow } from "../../../src/storage/query.ts";
 import { openTestDatabase } from "../../support/database.ts";
 
@@ -39,6 +39,13 @@ describe("the loss of a connection", () => {
   const END = "SELECT pg_terminate_backend(pg_backend_pid())";
   const lost = { name: "DatabaseUnavailable", message: expect.stringMatching(/due to administrator command/) };
 
+  async function endFromOutside(tx: Connection): Promise<void> {
+    const pid = await queryRow<{ pid: number }>(tx, "SELECT pg_backend_pid() AS pid");
+    const ended = new Promise<void>((resolve) => (tx as pg.PoolClient).once("end", () => resolve()));
+    await database.pool.query("SELECT pg_terminate_backend($1)", [pid?.pid]);
+    await ended;
+  }
+
   it("is told with its reason by whoever would undo what it was lost in", async () => {
     const broken = transaction(database, (tx) => withSavepoint(tx, async () => void (await execute(tx, END))));
     await expect(broken).rejects.toMatchObject(lost);
@@ -46,13 +53,23 @@ describe("the loss of a connection", () => {
 
   it("is told with its reason by a transaction that finds it lost", async () => {
     const broken = transaction(database, async (tx) => {
-      const pid = await queryRow<{ pid: number }>(tx, "SELECT pg_backend_pid() AS pid");
-      const ended = new Promise<void>((resolve) => (tx as pg.PoolClient).once("end", () => resolve()));
-      await database.pool.query("SELECT pg_terminate_backend($1)", [pid?.pid]);
-      await ended;
+      await endFromOutside(tx);
       await execute(tx, "SELECT 1");
     });
     await expect(broken).rejects.toMatchObject(lost);
+  });
+
+  it("hides nothing of why its work was to be undone, whoever has ended it meanwhile", async () => {
+    const broken = transaction(database, (tx) =>
+      withSavepoint(tx, async () => {
+        await endFromOutside(tx);
+        throw new Error("what the work found");
+      }),
+    );
+    await expect(broken).rejects.toMatchObject({
+      name: "DatabaseUnavailable",
+      cause: { cause: { message: "what the work found" } },
+    });
   });
 
   it("hides nothing of why its work was to be undone", async () => {
