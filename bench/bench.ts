@@ -12,6 +12,7 @@ import { openFastjoin, openSynapse } from "./products.ts";
 import type { Product, Stoppable } from "./products.ts";
 import { tablesOf, type Measured, type Round } from "./report.ts";
 import { measureStateResolution } from "./state-resolution.ts";
+import { untilIdle } from "./until-idle.ts";
 import { writeTables } from "./write-tables.ts";
 
 /**
@@ -82,6 +83,8 @@ async function playRound(field: Field, { members, round, manner, alone = false }
   const order = round % 2 === 0 ? competitors.toReversed() : competitors;
   const figures: Round[] = [];
   for (const { product, client } of order) {
+    const seconds = await untilIdle(field.competitors.map((competitor) => competitor.product));
+    if (seconds > 0) say(`at rest after ${seconds} s`);
     const measured = await measureJoin({ product, client, resident, roomId, founder, members, manner });
     figures.push({ product: product.name, members, round, manner, ...measured });
     const { joinReturns, resyncEnds } = measured;

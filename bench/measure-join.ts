@@ -50,7 +50,6 @@ export interface Joining {
 
 /** Seldom enough to be no work for PostgreSQL that counts. */
 const LOOK_EVERY_MS = 25;
-const SETTLE_MS = 500;
 
 /** Far beyond what any of the two needs: a resync that has stopped must end the bench, not hang it. */
 export const patienceMs = (members: number): number => 120_000 + members * 30;
@@ -62,8 +61,6 @@ export const patienceMs = (members: number): number => 120_000 + members * 30;
  */
 export async function measureJoin(joining: Joining): Promise<JoinFigures> {
   const { product, resident } = joining;
-  // What was begun before, such as the news of another server's join, is not this join's.
-  await delay(SETTLE_MS);
   const database = new pg.Client({ connectionString: product.databaseUrl });
   // A connection that is lost fails the next query.
   database.on("error", () => undefined);
