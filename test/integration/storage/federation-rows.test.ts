@@ -43,7 +43,7 @@ import {
   waitingPdusOf,
 } from "../../../src/storage/waiting-pdus.ts";
 import { openTestDatabase } from "../../support/database.ts";
-import { untilWaiting } from "../../support/hold-point.ts";
+import { holdAtStatement, untilWaiting } from "../../support/hold-point.ts";
 import { anEvent, aStoredRoom, storeInTimeline } from "../../support/stored-room.ts";
 
 const database = await openTestDatabase();
@@ -227,6 +227,38 @@ describe("deleteEarlyOutliers", () => {
     await endJoin(pool, join);
     expect(await deleteOnce()).toBe(true);
     expect((await left(["$early-a"])).size).toBe(0);
+  });
+
+  it("leaves all as it was where a join began since it took the chunk", async () => {
+    const roomId = await aRoomWithEarlyOutliers(["$early-b"]);
+    const join = { roomId, userId: "@u:example.org", attempt: "1", since: 0 } as const;
+    const held = holdAtStatement(database, /WITH failed AS/);
+    const deleting = deleteEarlyOutliers(held.database);
+    await held.reached;
+    const beginning = beginJoin(pool, join);
+    await untilWaiting(database, /FROM early_outliers WHERE room_id = \$1 FOR KEY SHARE/);
+    held.release();
+    await Promise.all([deleting, beginning]);
+    expect(await left(["$early-b"])).toEqual(new Set(["$early-b"]));
+    await endJoin(pool, join);
+    expect(await deleteOnce()).toBe(true);
+    expect((await left(["$early-b"])).size).toBe(0);
+  });
+
+  it("leaves the note with its events where it dies, for the next to go on", async () => {
+    await aRoomWithEarlyOutliers(["$early-c"]);
+    const held = holdAtStatement(database, /WITH failed AS/, { after: true });
+    const deleting = deleteEarlyOutliers(held.database);
+    await held.reached;
+    await pool.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND state = 'idle in transaction'`,
+    );
+    held.release();
+    await expect(deleting).rejects.toMatchObject({ name: "DatabaseUnavailable" });
+    expect(await left(["$early-c"])).toEqual(new Set(["$early-c"]));
+    expect(await deleteOnce()).toBe(true);
+    expect((await left(["$early-c"])).size).toBe(0);
   });
 });
 
