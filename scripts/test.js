@@ -52,7 +52,10 @@ const { status } = spawnSync(
   { cwd: root, stdio: ["ignore", "inherit", "inherit"] },
 );
 
-let { passed, failures, skipped } = { passed: 0, failures: [], skipped: 0 };
+let passed = 0;
+let skipped = 0;
+/** @type {string[]} */
+let failures = [];
 try {
   ({ passed, failures, skipped } = outcome());
 } catch (error) {
