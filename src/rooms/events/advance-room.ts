@@ -26,6 +26,8 @@ export async function advanceRoom(turn: RoomTurn, judged: JudgedEvent): Promise<
   front.moved = true;
   await eventsOf(source, extremities);
   const snapshotIds = statesOf(source.atHand, extremities);
+  // The room was given up partial while the event came: no state of its ends is known any more.
+  if (snapshotIds.size === 0) return undefined;
   const key = statesKey(snapshotIds);
   if (key === front.resolvedOf) return undefined;
   const states = await statesAfter(turn, snapshotIds, judged);

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { serverNameOf, type EventId, type RoomId, type UserId } from "../../../../src/matrix/identifiers.ts";
 import type { JsonObject } from "../../../../src/matrix/json.ts";
 import { splitStateKey } from "../../../../src/matrix/state.ts";
@@ -225,9 +225,13 @@ describe("a PDU that is kept for a join", () => {
 });
 
 describe("a PDU, as the room is given up", () => {
-  it("is let go with it", async () => {
+  it.each([
+    { what: "and its server knows", heard: true },
+    { what: "before its server hears of it, and gives what came before", heard: false },
+  ])("is let go with it, $what", async ({ heard }) => {
     const { room, roomId, target } = await enterRoom(scene);
     const sent = await unsent(room, "is anybody there?");
+    if (!heard) onTestFinished(resident.trouble({ kind: "hold", at: "send" }));
     // It has found us in the room and is about to be stored.
     const other = otherProcess(sidecar.ctx);
     const storing = holdAtStatement(other.database, AT_ROOM);
@@ -235,6 +239,7 @@ describe("a PDU, as the room is given up", () => {
     await storing.reached;
     await leaveRoom(sidecar.ctx, { userId: sidecar.userId, roomId });
     expect(await nextResyncStep(sidecar.ctx, target)).toEqual({ kind: "left" });
+    if (heard) await eventually(() => resident.membership(room, sidecar.userId) === "leave" || undefined);
     storing.release();
     await received;
 
