@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../support/reserved-port.ts";
 import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../src/main/logger.ts";
 import type { UserId } from "../../src/matrix/identifiers.ts";
@@ -119,11 +119,11 @@ describe("a resync", () => {
 describe("a join while Temporal is away", () => {
   it("succeeds, and its resync runs once Temporal is back", async () => {
     const database = await cloneDatabase({ empty: true });
-    const temporalPort = await freePort();
+    const temporalPort = await reservedPort();
     const settings = await settingsBeside(resident, {
       DATABASE_URL: database.url,
       TEMPORAL_ADDRESS: `127.0.0.1:${temporalPort}`,
-      FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}`,
+      FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await reservedPort()}`,
     });
     const clientUrl = `http://${settings.env["FASTJOIN_CLIENT_LISTEN"]}`;
     const serve = spawnFastjoin(settings.env, "serve");
@@ -142,7 +142,7 @@ describe("a join while Temporal is away", () => {
         cli: await temporalCli(),
         dataDir: settings.dataDir,
         port: temporalPort,
-        uiPort: await freePort(),
+        uiPort: await reservedPort(),
         logger: createLogger("silent", { process: "test" }),
       });
       stop.push(async () => temporal.kill("SIGTERM"));

@@ -1,7 +1,7 @@
 import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../support/reserved-port.ts";
 import type { RoomId, UserId } from "../../src/matrix/identifiers.ts";
 import type { ResyncReport } from "../../src/operator/read-resyncs.ts";
 import { RECONCILE_SCHEDULE, resyncWorkflowId, type ResyncOutcome } from "../../workflows/contract.ts";
@@ -29,7 +29,7 @@ beforeAll(async () => {
   resident = await spawnResident({ fronts: 2 }, [{ members: 60, servers: 4 }]);
   via = resident.serverNames[0] ?? "";
   room = resident.rooms[0] ?? "!none";
-  const port = await freePort();
+  const port = await reservedPort();
   settings = await sidecarSettings({
     FASTJOIN_SERVER_NAME: `localhost:${port}`,
     FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,

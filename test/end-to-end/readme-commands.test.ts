@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../support/reserved-port.ts";
 import { readRunning } from "../../src/main/running-file.ts";
 import { eventually, sidecarSettings, type SidecarSettings } from "../support/sidecar-process.ts";
 import { startSynapse, type Synapse } from "../support/synapse/start-synapse.ts";
@@ -36,7 +36,7 @@ beforeAll(async () => {
   await run("npm", ["run", "build"], { cwd: ROOT });
   synapseDir = await mkdtemp(join(tmpdir(), "fastjoin-synapse-"));
   synapse = await startSynapse({ dataDir: synapseDir });
-  const port = await freePort();
+  const port = await reservedPort();
   settings = await sidecarSettings({
     FASTJOIN_SERVER_NAME: `localhost:${port}`,
     FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,

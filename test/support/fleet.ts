@@ -1,5 +1,5 @@
 import { connect, createServer, type Server } from "node:net";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "./reserved-port.ts";
 import { startEmbeddedTemporal } from "../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../src/main/logger.ts";
 import type { Resident } from "../resident/resident.ts";
@@ -89,7 +89,7 @@ async function isReadyAt(url: string): Promise<boolean> {
 }
 
 async function servePart(env: Readonly<Record<string, string>>): Promise<Part> {
-  const ports = { client: await freePort(), federation: await freePort() };
+  const ports = { client: await reservedPort(), federation: await reservedPort() };
   return {
     command: "serve",
     ports,
@@ -105,14 +105,14 @@ async function servePart(env: Readonly<Record<string, string>>): Promise<Part> {
 /** All of them start at once, on an empty database and an empty data directory. */
 export async function startFleet(resident: Resident, size: { serves: number; workers: number }): Promise<Fleet> {
   const database = await cloneDatabase({ empty: true });
-  const temporalPort = await freePort();
+  const temporalPort = await reservedPort();
   const temporalAddress = `127.0.0.1:${temporalPort}`;
   const base = await settingsBeside(resident, { DATABASE_URL: database.url, TEMPORAL_ADDRESS: temporalAddress });
   const temporal = await startEmbeddedTemporal({
     cli: await temporalCli(),
     dataDir: base.dataDir,
     port: temporalPort,
-    uiPort: await freePort(),
+    uiPort: await reservedPort(),
     logger: createLogger("silent", { process: "test" }),
   });
   const parts: Part[] = [];

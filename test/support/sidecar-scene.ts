@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "./reserved-port.ts";
 import type { EventId } from "../../src/matrix/identifiers.ts";
 import type { StateKey } from "../../src/matrix/state.ts";
 import type { HostedRoom } from "../resident/hosted-room.ts";
@@ -12,7 +12,7 @@ export async function settingsBeside(
   resident: Resident,
   more: Readonly<Record<string, string>> = {},
 ): Promise<SidecarSettings> {
-  const port = await freePort();
+  const port = await reservedPort();
   return await sidecarSettings({
     FASTJOIN_SERVER_NAME: `localhost:${port}`,
     FASTJOIN_FEDERATION_LISTEN: `127.0.0.1:${port}`,

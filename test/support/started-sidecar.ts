@@ -1,4 +1,4 @@
-import { freePort } from "../../src/main/embedded/free-port.ts";
+import { reservedPort } from "./reserved-port.ts";
 import type { Running } from "../../src/main/running-file.ts";
 import type { Resident } from "../resident/resident.ts";
 import type { HttpClient } from "./http-client.ts";
@@ -31,7 +31,7 @@ export async function startSidecar(
   resident: Resident,
   { built = false }: { readonly built?: boolean } = {},
 ): Promise<StartedSidecar> {
-  const settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}` });
+  const settings = await settingsBeside(resident, { FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await reservedPort()}` });
   const sidecar = (built ? spawnBuiltFastjoin : spawnFastjoin)(settings.env, "start");
   const close = async (): Promise<void> => {
     sidecar.child.kill("SIGTERM");

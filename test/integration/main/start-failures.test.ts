@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../../support/reserved-port.ts";
 import {
   eventually,
   fastjoin,
@@ -25,7 +25,7 @@ describe("a start that fails", () => {
     settings = await sidecarSettings();
     file = join(settings.dataDir, "a-file");
     await writeFile(file, "no certificate");
-    deadDatabase = `postgresql://me:hunter2@127.0.0.1:${await freePort()}/fastjoin`;
+    deadDatabase = `postgresql://me:hunter2@127.0.0.1:${await reservedPort()}/fastjoin`;
   });
   afterAll(() => settings.remove());
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { msToTs } from "@temporalio/common/lib/time.js";
 import { pino } from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../../support/reserved-port.ts";
 import { startEmbeddedTemporal } from "../../../src/main/embedded/temporal.ts";
 import { loadConfig } from "../../../src/main/config.ts";
 import { ensureReconcileSchedule } from "../../../src/main/reconcile-schedule.ts";
@@ -31,8 +31,14 @@ describe("with an embedded Temporal", () => {
 
   beforeAll(async () => {
     dataDir = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
-    port = await freePort();
-    server = await startEmbeddedTemporal({ cli: await temporalCli(), dataDir, port, uiPort: await freePort(), logger });
+    port = await reservedPort();
+    server = await startEmbeddedTemporal({
+      cli: await temporalCli(),
+      dataDir,
+      port,
+      uiPort: await reservedPort(),
+      logger,
+    });
     link = openTemporal(temporalAt(port), logger);
   });
 
@@ -68,7 +74,7 @@ describe("with an embedded Temporal", () => {
   describe("startEmbeddedTemporal", () => {
     it("takes no other server on its port for its own", async () => {
       const second = join(dataDir, "second");
-      const options = { cli: await temporalCli(), dataDir: second, port, uiPort: await freePort(), logger };
+      const options = { cli: await temporalCli(), dataDir: second, port, uiPort: await reservedPort(), logger };
       await expect(startEmbeddedTemporal(options)).rejects.toThrow(/ended at its start \(exit code 1\)[^]*in use/);
     });
 
@@ -76,8 +82,8 @@ describe("with an embedded Temporal", () => {
       const options = {
         cli: "/nonexistent/temporal",
         dataDir,
-        port: await freePort(),
-        uiPort: await freePort(),
+        port: await reservedPort(),
+        uiPort: await reservedPort(),
         logger,
       };
       await expect(startEmbeddedTemporal(options)).rejects.toThrow(/nonexistent\/temporal ENOENT/);
@@ -117,7 +123,7 @@ describe("with an embedded Temporal", () => {
     });
 
     it("fails, and does not wait for ever, where Temporal is away", async () => {
-      const away = openTemporal(temporalAt(await freePort()), logger);
+      const away = openTemporal(temporalAt(await reservedPort()), logger);
       await expect(createResyncStarter(away, SERVER).start(room, "$join")).rejects.toThrow();
       await away.close();
     });
@@ -167,7 +173,7 @@ describe("with an embedded Temporal", () => {
     });
 
     it("tells that Temporal is away", async () => {
-      const away = openTemporal(temporalAt(await freePort()), logger);
+      const away = openTemporal(temporalAt(await reservedPort()), logger);
       const access = { client: away.client, namespace: "default", serverName: SERVER, uiUrl: undefined };
       const workflows = createResyncWorkflows({ ...access, within: (work) => away.within(work) });
       expect(await workflows.standing(room)).toMatchObject({ state: "unknown" });

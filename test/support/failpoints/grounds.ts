@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { bundleWorkflowCode } from "@temporalio/worker";
 import { build } from "esbuild";
 import { ENTRY_FILE } from "../../../src/main/child-process-run.ts";
-import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../reserved-port.ts";
 import { startEmbeddedPostgres, type EmbeddedPostgres } from "../../../src/main/embedded/postgres.ts";
 import { startEmbeddedTemporal } from "../../../src/main/embedded/temporal.ts";
 import { createLogger } from "../../../src/main/logger.ts";
@@ -43,7 +43,7 @@ const POSTGRES_SETTINGS = { fsync: "off", synchronous_commit: "on", full_page_wr
 
 export async function openGrounds(options: GroundsOptions = {}): Promise<Grounds> {
   const folder = await mkdtemp(join(tmpdir(), "fastjoin-test-"));
-  const ports = { postgres: await freePort(), temporal: await freePort(), ui: await freePort() };
+  const ports = { postgres: await reservedPort(), temporal: await reservedPort(), ui: await reservedPort() };
   const logger = createLogger("silent", { process: "test" });
   const cli = await temporalCli();
   // Neither outlives this process, however it ends.

@@ -1,6 +1,6 @@
 import pg from "pg";
 import { Client, Connection } from "@temporalio/client";
-import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../reserved-port.ts";
 import { openDatabase, type Database } from "../../../src/storage/database.ts";
 import type { Resident } from "../../resident/resident.ts";
 import { httpClient, type HttpClient } from "../http-client.ts";
@@ -36,7 +36,7 @@ export async function openLane(grounds: Grounds, resident: Resident, options: La
   const settings = await settingsBeside(resident, {
     DATABASE_URL: database.url,
     TEMPORAL_ADDRESS: grounds.temporalAddress,
-    FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await freePort()}`,
+    FASTJOIN_CLIENT_LISTEN: `127.0.0.1:${await reservedPort()}`,
     FASTJOIN_REGISTRATION: "open",
     ...options.env,
   });

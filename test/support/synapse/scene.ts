@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
-import { freePort } from "../../../src/main/embedded/free-port.ts";
+import { reservedPort } from "../reserved-port.ts";
 import { httpClient, type HttpClient } from "../http-client.ts";
 import {
   fastjoin,
@@ -29,7 +29,7 @@ export async function openSynapseScene(): Promise<SynapseScene> {
   afterAll(() => rm(dataDir, { recursive: true, force: true }));
   const synapse = await startSynapse({ dataDir });
   afterAll(() => synapse.stop(), 60_000);
-  const port = await freePort();
+  const port = await reservedPort();
   const ourName = `localhost:${port}`;
   const settings = await sidecarSettings({
     FASTJOIN_SERVER_NAME: ourName,

@@ -2,11 +2,10 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, readFile } from "node:fs/promises";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { JsonObject } from "../../../src/matrix/json.ts";
+import { reservedPort } from "../reserved-port.ts";
 import { writeHomeserverConfig } from "./homeserver-config.ts";
 import { installSynapse } from "./install.ts";
 
@@ -46,7 +45,8 @@ const STOP_TIMEOUT_MS = 10_000;
 export async function startSynapse(options: SynapseOptions): Promise<Synapse> {
   const python = await installSynapse();
   await mkdir(options.dataDir, { recursive: true });
-  const [federationPort, clientPort] = await freePorts(options.serverPort);
+  const federationPort = options.serverPort ?? (await reservedPort());
+  const clientPort = await reservedPort();
   const serverName = `localhost:${federationPort}`;
   const { dataDir, database = "sqlite", overrides = {} } = options;
   const config = { serverName, federationPort, clientPort, dataDir, database, overrides };
@@ -66,15 +66,6 @@ export async function startSynapse(options: SynapseOptions): Promise<Synapse> {
   }
   const { pid } = child as { readonly pid: number };
   return { serverName, federationPort, clientUrl, dataDir, pid, stop: () => stop(child) };
-}
-
-/** Both are held until both are known, so that they differ. */
-async function freePorts(wanted: number | undefined): Promise<readonly [federation: number, client: number]> {
-  const servers = [createServer(), createServer()] as const;
-  for (const server of servers) await once(server.listen(0, "127.0.0.1"), "listening");
-  const [federation, client] = servers.map((server) => (server.address() as AddressInfo).port) as [number, number];
-  for (const server of servers) await once(server.close(), "close");
-  return [wanted ?? federation, client];
 }
 
 async function untilReady(child: ChildProcess, clientUrl: string): Promise<void> {
