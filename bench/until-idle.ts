@@ -4,14 +4,14 @@ import type { Product } from "./products.ts";
 
 const LOOK_EVERY_MS = 1_000;
 const IDLE_BELOW = 0.1;
-const MOST_LOOKS = 120;
+const MOST_LOOKS = 300;
 
 /**
  * Waits until the products take less than a tenth of one processor together: what one of them has left to do behind a
  * join, as its user directory or its database's vacuum, must not be charged to the other.
  *
  * @returns for how many seconds they were not at rest
- * @throws Error if that does not come about in two minutes
+ * @throws Error if that does not come about in five minutes
  */
 export async function untilIdle(products: readonly Product[]): Promise<number> {
   let before = await cpuSeconds(products);
