@@ -136,7 +136,8 @@ interface Cpu {
   readonly temporal: number;
 }
 
-function cpuOf({ own, postgres, temporal }: Processes): Cpu {
+/** Seconds of the processor that each has taken since its start. */
+export function cpuOf({ own, postgres, temporal }: Processes): Cpu {
   return {
     own: Object.fromEntries(Object.entries(own).map(([part, pid]) => [part, cpuSecondsOf(pid)])),
     postgres: cpuSecondsOfFamily(postgres),

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { cpuSecondsOf, cpuSecondsOfFamily } from "./process-figures.ts";
+import { cpuOf } from "./measure-join.ts";
 import type { Product } from "./products.ts";
 
 const LOOK_EVERY_MS = 1_000;
@@ -26,8 +26,7 @@ export async function untilIdle(products: readonly Product[]): Promise<number> {
 
 async function cpuSeconds(products: readonly Product[]): Promise<number> {
   const all = await Promise.all(products.map((product) => product.processes()));
-  return all.reduce((sum, { own, postgres, temporal }) => {
-    const ofOwn = Object.values(own).reduce((seconds, pid) => seconds + cpuSecondsOf(pid), 0);
-    return sum + ofOwn + cpuSecondsOfFamily(postgres) + (temporal === undefined ? 0 : cpuSecondsOf(temporal));
+  return all.map(cpuOf).reduce((sum, { own, postgres, temporal }) => {
+    return sum + Object.values(own).reduce((seconds, part) => seconds + part, 0) + postgres + temporal;
   }, 0);
 }
