@@ -1,11 +1,8 @@
 import type { EventId } from "../../matrix/identifiers.ts";
 import { stateDiffInPortions, stateGetByKey, stateOfMap, type StateKey, type StateMap } from "../../matrix/state.ts";
-import { withPauses } from "../with-pauses.ts";
+import { ENTRIES_BETWEEN_PAUSES, withPauses } from "../with-pauses.ts";
 
 type Difference = ReadonlyMap<StateKey, EventId | null>;
-
-/** Entries compared at a time, in some milliseconds. */
-const PORTION = 5_000;
 
 /** What two states, or their bases, differ by, which never change. */
 interface Compared<Of extends WeakKey> {
@@ -29,7 +26,8 @@ function known<Of extends WeakKey>(last: Compared<Of> | undefined, from: Of, to:
  * be it with a state of a few changes less, takes no time under its lock.
  */
 export async function differenceOfStates(from: StateMap, to: StateMap): Promise<Difference> {
-  if (from.base === to.base || from.size === 0) return await withPauses(stateDiffInPortions(from, to, PORTION));
+  if (from.base === to.base || from.size === 0)
+    return await withPauses(stateDiffInPortions(from, to, ENTRIES_BETWEEN_PAUSES));
   const same = known(lastStates, from, to);
   if (same !== undefined) return same;
   const difference = new Map(await differenceOfBases(from.base, to.base));
@@ -45,7 +43,7 @@ export async function differenceOfStates(from: StateMap, to: StateMap): Promise<
 async function differenceOfBases(from: StateMap["base"], to: StateMap["base"]): Promise<Difference> {
   const same = known(lastBases, from, to);
   if (same !== undefined) return same;
-  const difference = await withPauses(stateDiffInPortions(stateOfMap(from), stateOfMap(to), PORTION));
+  const difference = await withPauses(stateDiffInPortions(stateOfMap(from), stateOfMap(to), ENTRIES_BETWEEN_PAUSES));
   lastBases = { from: new WeakRef(from), to: new WeakRef(to), difference };
   return difference;
 }

@@ -2,7 +2,7 @@ import { serverNameOf, type EventId, type UserId } from "../../matrix/identifier
 import { splitStateKey, stateGetByKey, stateKeyOf, type StateKey } from "../../matrix/state.ts";
 import { sendersSinceJoin } from "../../storage/room-graph.ts";
 import type { RoomsContext } from "../context.ts";
-import { withPauses } from "../with-pauses.ts";
+import { ENTRIES_BETWEEN_PAUSES, withPauses } from "../with-pauses.ts";
 import type { StateSource } from "./state-before-event.ts";
 import type { CurrentStateChange } from "./update-current-state.ts";
 
@@ -15,9 +15,6 @@ export interface SeparatedChange {
   readonly unknown: ReadonlyMap<UserId, EventId>;
   readonly others: ReadonlyMap<StateKey, EventId | null>;
 }
-
-/** Entries looked at at a time, in some milliseconds. */
-const PORTION = 5_000;
 
 /** Tells the thousands of members that were merely unknown from what has changed. */
 export async function separateUnknown(
@@ -35,7 +32,7 @@ function* separation(ourServer: string, { previous, changes }: Change): Generato
     const userId = eventId === null || stateGetByKey(previous, key) !== undefined ? undefined : userOf(key);
     if (eventId !== null && userId !== undefined && serverNameOf(userId) !== ourServer) unknown.set(userId, eventId);
     else others.set(key, eventId);
-    if ((looked += 1) % PORTION === 0) yield;
+    if ((looked += 1) % ENTRIES_BETWEEN_PAUSES === 0) yield;
   }
   return { unknown, others };
 }

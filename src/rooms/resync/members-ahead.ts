@@ -7,7 +7,7 @@ import { holdRoom, loadRoom } from "../../storage/rooms.ts";
 import { loadState } from "../../storage/state-snapshots.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
-import { withPauses } from "../with-pauses.ts";
+import { ENTRIES_BETWEEN_PAUSES, withPauses } from "../with-pauses.ts";
 import { differenceOfStates } from "../events/difference-of-states.ts";
 import { separateUnknown, type SeparatedChange } from "../events/news-for-clients.ts";
 import type { StateSource } from "../events/state-before-event.ts";
@@ -160,9 +160,6 @@ interface WrittenAhead {
   readonly written: ReadonlyMap<UserId, EventId>;
 }
 
-/** Members compared at a time, in some milliseconds. */
-const PORTION = 5_000;
-
 function* leftToWrite(
   { difference, full, written }: WrittenAhead,
   standing: ReadonlyMap<UserId, EventId>,
@@ -173,12 +170,12 @@ function* leftToWrite(
   for (const changes of due) {
     for (const [userId, eventId] of changes) {
       if (eventId === null || standing.get(userId) !== eventId) left.set(stateKeyOf("m.room.member", userId), eventId);
-      if ((compared += 1) % PORTION === 0) yield;
+      if ((compared += 1) % ENTRIES_BETWEEN_PAUSES === 0) yield;
     }
   }
   // What was written ahead, and is not so after all.
   for (const [userId, eventId] of written) {
-    if ((compared += 1) % PORTION === 0) yield;
+    if ((compared += 1) % ENTRIES_BETWEEN_PAUSES === 0) yield;
     if (difference.unknown.get(userId) === eventId) continue;
     const actual = stateGet(full, "m.room.member", userId) ?? null;
     if (actual !== eventId) left.set(stateKeyOf("m.room.member", userId), actual);
