@@ -2,7 +2,7 @@ import type { AuthVerdict } from "../../matrix/authorization/verdict.ts";
 import { authEventIds, prevEventIds, type Event } from "../../matrix/event.ts";
 import type { EventId } from "../../matrix/identifiers.ts";
 import { eventSizes } from "../../storage/event-sizes.ts";
-import { hasState, loadEvents, type StoredEvent } from "../../storage/events.ts";
+import { hasState, type StoredEvent } from "../../storage/events.ts";
 import { settlePartialEvents, type SettledEvent } from "../../storage/partial-state.ts";
 import { loadResyncDrops, type ResyncDrop } from "../../storage/resync-drops.ts";
 import type { ResyncEventChange } from "../../storage/resync-event-changes.ts";
@@ -44,9 +44,12 @@ export async function repairInTurn(
   eventIds: readonly EventId[],
 ): Promise<readonly RepairedEvent[]> {
   const repaired: RepairedEvent[] = [];
-  for (const portion of await portionsByWeight(source, eventIds)) {
-    const turn = await openRepairTurn(source, joinEventId, portion);
-    for (const eventId of portion) {
+  const { events, partial } = await loadEventsAndStanding(source.tx, eventIds);
+  // The database gives them in an order of its own, in which an event may come before its past.
+  const inOrder = eventIds.flatMap((id) => events.get(id) ?? []);
+  for (const portion of await portionsByWeight(source, inOrder)) {
+    const turn = await openRepairTurn(source, joinEventId, { events: portion, partial });
+    for (const { eventId } of portion) {
       const one = await repairOrForget(turn, eventId);
       if (one !== undefined) repaired.push(one);
     }
@@ -61,23 +64,20 @@ const MAX_WEIGHT = 8 * 1024 * 1024;
 /** All of them in one portion, but where somebody has made them large. */
 async function portionsByWeight(
   { tx, rules }: StateSource,
-  eventIds: readonly EventId[],
-): Promise<readonly (readonly EventId[])[]> {
-  const events = await loadEvents(tx, eventIds);
-  // The database gives them in an order of its own, in which an event may come before its past.
-  const found = eventIds.flatMap((id) => events.get(id) ?? []);
-  const named = new Map(found.map((event) => [event.eventId, namedBy(event, rules)]));
-  const sizes = await eventSizes(tx, [...new Set([...named].flat(2))]);
-  const portions: EventId[][] = [];
+  events: readonly StoredEvent[],
+): Promise<readonly (readonly StoredEvent[])[]> {
+  const named = new Map(events.map((event) => [event, [event.eventId, ...namedBy(event, rules)]]));
+  const sizes = await eventSizes(tx, [...new Set([...named.values()].flat())]);
+  const portions: StoredEvent[][] = [];
   let weight = Number.POSITIVE_INFINITY;
-  for (const [eventId, ids] of named) {
-    const own = [eventId, ...ids].reduce((sum, id) => sum + (sizes.get(id) ?? 0), 0);
+  for (const [event, ids] of named) {
+    const own = ids.reduce((sum, id) => sum + (sizes.get(id) ?? 0), 0);
     weight += own;
     if (weight > MAX_WEIGHT) {
       portions.push([]);
       weight = own;
     }
-    portions.at(-1)?.push(eventId);
+    portions.at(-1)?.push(event);
   }
   return portions;
 }
@@ -89,21 +89,23 @@ function namedBy(event: Event, rules: StateSource["rules"]): readonly EventId[] 
 async function openRepairTurn(
   source: StateSource,
   joinEventId: EventId,
-  eventIds: readonly EventId[],
+  { events, partial }: { readonly events: readonly StoredEvent[]; readonly partial: ReadonlySet<EventId> },
 ): Promise<RepairTurn> {
   const { tx, rules } = source;
-  const own = await loadEventsAndStanding(tx, eventIds);
-  const named = new Set([...own.events.values()].flatMap((event) => namedBy(event, rules)));
+  const own = new Map(events.map((event) => [event.eventId, event]));
+  const named = new Set(events.flatMap((event) => namedBy(event, rules)));
+  // Those of earlier portions among them are read as they are since their repair.
   const others = await loadEventsAndStanding(
     tx,
-    [...named].filter((id) => !own.events.has(id)),
+    [...named].filter((id) => !own.has(id)),
   );
-  const known = new Map([...others.events, ...own.events]);
+  const known = new Map([...others.events, ...own]);
+  const ids = [...own.keys()];
   return {
     source: { ...source, atHand: { known, unwritten: new Set() } },
     joinEventId,
-    partialIds: new Set([...own.partial, ...others.partial]),
-    drops: await loadResyncDrops(tx, eventIds),
+    partialIds: new Set([...ids.filter((id) => partial.has(id)), ...others.partial]),
+    drops: await loadResyncDrops(tx, ids),
     unwritten: [],
   };
 }
