@@ -3,19 +3,18 @@ import { parsePdu } from "../../matrix/event-format.ts";
 import { isUserId, serverNameOf, type EventId, type RoomId } from "../../matrix/identifiers.ts";
 import type { JsonObject } from "../../matrix/json.ts";
 import type { RoomVersionRules } from "../../matrix/room-versions.ts";
-import { untilNoEarlyOutlierIsDeleted } from "../../storage/early-outliers.ts";
-import { insertOutliers, loadEvent } from "../../storage/events.ts";
+import { loadEvent } from "../../storage/events.ts";
 import type { Membership } from "../../storage/memberships.ts";
 import { holdRoom } from "../../storage/rooms.ts";
 import {
   appendLocalMembership,
   currentStreamPosition,
-  isMembershipTold,
   localMembershipsAt,
   takeStreamPositions,
 } from "../../storage/streams.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
+import { storeUntoldMembership } from "../events/store-untold-membership.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 
 interface OutsidePdus {
@@ -73,10 +72,7 @@ async function storeRefusal(ctx: RoomsContext, event: Event): Promise<void> {
   if (membership === undefined || !isUserId(userId)) return;
   await commit(ctx, "store a refusal", async (tx) => {
     await holdRoom(tx, roomId);
-    await untilNoEarlyOutlierIsDeleted(tx, roomId);
-    // That the event is stored says nothing: a failed join may have left it. A repeated one has been told.
-    const inserted = await insertOutliers(tx, [{ event, rejection: null }]);
-    if (inserted === 0 && (await isMembershipTold(tx, { userId, roomId, eventId }))) return;
+    if (!(await storeUntoldMembership(tx, event, userId))) return;
     const streamId = await takeStreamPositions(tx, 1);
     await appendLocalMembership(tx, { streamId, userId, roomId, membership, eventId });
   });

@@ -7,17 +7,16 @@ import type { EventId, UserId } from "../../matrix/identifiers.ts";
 import type { JsonObject, JsonValue } from "../../matrix/json.ts";
 import { rulesOf, type RoomVersionRules } from "../../matrix/room-versions.ts";
 import { signEvent } from "../../matrix/signatures.ts";
-import { untilNoEarlyOutlierIsDeleted } from "../../storage/early-outliers.ts";
-import { insertOutliers } from "../../storage/events.ts";
 import { storeInviteRoomState } from "../../storage/invites.ts";
 import { membershipOf } from "../../storage/memberships.ts";
 import { insertOrCorrectRoom, loadRoom, type RoomRow } from "../../storage/rooms.ts";
-import { appendLocalMembership, isMembershipTold, takeStreamPositions } from "../../storage/streams.ts";
+import { appendLocalMembership, takeStreamPositions } from "../../storage/streams.ts";
 import { askIfUnknown } from "../appservices/ask-services.ts";
 import type { RoomsContext } from "../context.ts";
 import { commit } from "../failpoints.ts";
 import { isServerAllowedInState } from "../events/server-acl.ts";
 import { weAreInRoom, type RoomQuestion } from "./served-room.ts";
+import { storeUntoldMembership } from "../events/store-untold-membership.ts";
 import { verifyPdus } from "../events/verify-pdus.ts";
 import { strippedStateOf } from "../read/stripped-state.ts";
 
@@ -125,10 +124,7 @@ async function storeInvite(ctx: RoomsContext, invite: AcceptedInvite): Promise<v
   const { event, invited, rules } = invite;
   await commit(ctx, "store an invitation", async (tx) => {
     await insertOrCorrectRoom(tx, { roomId: event.roomId, roomVersion: rules.version });
-    await untilNoEarlyOutlierIsDeleted(tx, event.roomId);
-    // That the event is stored says nothing: a failed join may have left it. A repeated one has been told.
-    const inserted = await insertOutliers(tx, [{ event, rejection: null }]);
-    if (inserted === 0 && (await isMembershipTold(tx, { ...event, userId: invited }))) return;
+    if (!(await storeUntoldMembership(tx, event, invited))) return;
     const inviter = serverNameOf(event.pdu.sender);
     await storeInviteRoomState(tx, event.eventId, {
       strippedState: strippedStateOf(invite.inviteRoomState),
